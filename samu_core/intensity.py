@@ -1,0 +1,63 @@
+"""Intensities of a patch as the network expects them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from samu_core.errors import VolumeError
+
+CT_RANGE_HU = (-1000.0, 1000.0)
+# An image without a known modality that goes below this is taken for CT: air and lung are there,
+# while MR intensities are magnitudes and seldom negative at all.
+CT_GUESS_BELOW = -300.0
+
+
+def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarray:
+    """Z-score of a patch over the voxels that lie inside the volume.
+
+    CT is clamped to +-1000 HU first, so that metal and the padding values that scanners write
+    outside the field of view do not stretch the scale (SAM-Med3D's convention, which the SAMU
+    paper follows, Sec. 3.1).
+
+    Args:
+        patch: (D, H, W) float32, KJI; voxels outside the volume are NaN.
+        modality: "CT", "MR" or None; None is taken for CT when the patch goes below -300.
+
+    Returns:
+        float32 of the same shape without NaN. Outside voxels hold the minimum of the inside
+        ones. A constant patch gives zeros.
+
+    Raises:
+        VolumeError: no voxel of the patch has a finite value.
+    """
+    patch = np.asarray(patch, dtype=np.float32)
+    inside = np.isfinite(patch)
+    complete = bool(inside.all())
+    values = patch.ravel() if complete else patch[inside]
+    if values.size == 0:
+        raise VolumeError(
+            "There is no image data around the click (every voxel is NaN or outside the volume); "
+            "click where the image shows something."
+        )
+    if modality == "CT" or (modality is None and values.min() < CT_GUESS_BELOW):
+        values = np.clip(values, *CT_RANGE_HU)
+    scores = _z_score(values)
+    if complete:
+        return scores.reshape(patch.shape)
+    result = np.full(patch.shape, scores.min(), dtype=np.float32)
+    result[inside] = scores
+    return result
+
+
+def _z_score(values: np.ndarray) -> np.ndarray:
+    """(values - mean) / sd as float32; zeros where all values are equal."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return np.zeros(values.shape, dtype=np.float32)
+    mean = float(values.mean(dtype=np.float64))
+    # Scaled to at most 1 before squaring: float32 squares of raw intensities may overflow.
+    peak = max(high - mean, mean - low)
+    scores = (values - np.float32(mean)) / np.float32(peak)
+    deviation = np.sqrt(float(np.dot(scores, scores)) / scores.size)
+    scores /= np.float32(deviation)
+    return scores
