@@ -1,0 +1,75 @@
+"""The convolutional building blocks of the encoder and the decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def normalisation_layer(kind: str, channels: int) -> nn.Module:
+    """BatchNorm3d, or GroupNorm over groups of 8 channels."""
+    if kind == "batch":
+        return nn.BatchNorm3d(channels)
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+class ConvBlock(nn.Sequential):
+    """3x3x3 convolution without bias, normalisation, ReLU. (B, C_in, D, H, W) -> (B, C_out, D, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, normalisation: str) -> None:
+        super().__init__(
+            nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False),
+            normalisation_layer(normalisation, out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpBlock(nn.Sequential):
+    """Transposed 2x2x2 convolution, normalisation, ReLU: doubles the resolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, normalisation: str) -> None:
+        super().__init__(
+            nn.ConvTranspose3d(in_channels, out_channels, 2, stride=2, bias=False),
+            normalisation_layer(normalisation, out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+def conv_stack(in_channels: int, out_channels: int, count: int, normalisation: str) -> nn.Sequential:
+    """`count` ConvBlocks, the first of which changes the number of channels."""
+    blocks = [
+        ConvBlock(in_channels if index == 0 else out_channels, out_channels, normalisation)
+        for index in range(count)
+    ]
+    return nn.Sequential(*blocks)
+
+
+def sample_at(features: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Features at one point per sample, trilinear.
+
+    Args:
+        features: (B, C, D, H, W).
+        position: (B, 3) KJI fractions of the patch, outer faces at 0 and 1.
+
+    Returns:
+        (B, C), in the features' dtype. A point beyond the outermost voxel centres takes the edge's value.
+    """
+    corners, weights = _corner_indices(position, features.shape[2:])
+    batch = torch.arange(features.shape[0], device=features.device)[:, None]
+    k, j, i = corners.unbind(2)
+    values = features[batch, :, k, j, i]  # (B, 8, C), one gather: its backward fills the features' gradient once
+    return (values * weights[..., None].to(values.dtype)).sum(1)
+
+
+def _corner_indices(position: torch.Tensor, shape) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices (B, 8, 3) and weights (B, 8) of the eight voxels around each point."""
+    size = torch.tensor(list(shape), device=position.device, dtype=torch.float32)
+    index = torch.minimum((position.float() * size - 0.5).clamp(min=0), size - 1)
+    low = index.floor()
+    fraction = index - low
+    corners, weights = [], []
+    for bits in range(8):
+        offset = torch.tensor([bits >> 2 & 1, bits >> 1 & 1, bits & 1], device=position.device, dtype=torch.float32)
+        corners.append(torch.minimum(low + offset, size - 1).long())
+        weights.append(torch.where(offset > 0, fraction, 1 - fraction).prod(1))
+    return torch.stack(corners, 1), torch.stack(weights, 1)

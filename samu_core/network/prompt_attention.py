@@ -1,0 +1,136 @@
+"""SAM's point-prompt encoding, and the cross-attention that brings it to a decoder level."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from samu_core.network.blocks import sample_at
+from samu_core.prompt import PointPrompt
+
+RELATIVE_FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # cycles per field of view
+CHANNELS_PER_HEAD = 32
+
+
+class PromptEncoder(nn.Module):
+    """A click as two tokens (Segment Anything, prompt encoder; paper, Sec. 2.2).
+
+    The point token is the random Fourier encoding of the click plus a learned point embedding; the second token is
+    SAM's learned not-a-point embedding. Two tokens are the least that attention needs: softmax over a single key
+    is identically one.
+    """
+
+    def __init__(self, embedding: int = 256) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(3, embedding // 2))
+        self.point = nn.Parameter(torch.randn(embedding))
+        self.not_a_point = nn.Parameter(torch.randn(embedding))
+
+    def forward(self, prompt: PointPrompt) -> torch.Tensor:
+        """(B, embedding, 2): point token, then not-a-point token; float32."""
+        angles = 2 * math.pi * (2 * prompt.position_in_field_of_view - 1) @ self.frequencies.float()
+        point = torch.cat([angles.sin(), angles.cos()], dim=1) + self.point
+        return torch.stack([point, self.not_a_point.expand_as(point)], dim=2)
+
+
+class PromptAttention(nn.Module):
+    """Cross-attention from the voxels of one decoder level to the two prompt tokens.
+
+    Queries are the voxels' features with an axial Fourier encoding of their place relative to the click; keys and
+    values are the prompt tokens, brought to the level's channel count by a 1D convolution. With `content`, the
+    image feature at the click joins the point token, so that a voxel is compared with what was clicked.
+
+    Softmax over two keys is a sigmoid of the difference of their scores, and the score is linear in the features,
+    so a head costs one dot product per voxel: the same numbers as textbook attention (tested), at a fraction of
+    the time and memory.
+    """
+
+    def __init__(self, channels: int, embedding: int, content: bool) -> None:
+        super().__init__()
+        self.heads = max(2, channels // CHANNELS_PER_HEAD)
+        self.width = channels // self.heads
+        self.to_level = nn.Conv1d(embedding, channels, 1)
+        self.content = nn.Linear(channels, channels) if content else None
+        self.mix = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, channels // 2), nn.GELU(), nn.Linear(channels // 2, channels)
+        )
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+        features = 2 * len(RELATIVE_FREQUENCIES)
+        self.place_query = nn.Linear(3 * features, channels, bias=False)
+        self.register_buffer("relative_frequencies", torch.tensor(RELATIVE_FREQUENCIES), persistent=False)
+
+    def tokens(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
+        """The level's two prompt tokens p_n, (B, 2, C), float32."""
+        tokens = self.to_level(encoded).transpose(1, 2)
+        if self.content is not None:
+            seen = self.content(sample_at(features, prompt.position).float())
+            tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
+        return tokens + self.mix(tokens)
+
+    def axial_places(self, shape, prompt: PointPrompt) -> list[torch.Tensor]:
+        """Fourier features of (voxel - click) in fields of view, per axis K, J, I: three (B, n, features)."""
+        places = []
+        for axis, size in enumerate(shape):
+            index = (torch.arange(size, device=prompt.position.device, dtype=torch.float32) + 0.5) / size
+            offset = (index[None] - prompt.position[:, axis, None].float()) * prompt.span
+            angles = 2 * math.pi * offset[..., None] * self.relative_frequencies
+            places.append(torch.cat([angles.sin(), angles.cos()], dim=2))
+        return places
+
+    def folded(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt):
+        """What the two tokens make of this level: gates and their effects.
+
+        Returns:
+            slope (B, heads, C) and per-axis biases, three (B, heads, n): a head's gate for a voxel is
+            sigmoid(slope . feature + bias_k + bias_j + bias_i); step (B, C, heads) is added times the gate and
+            base (B, C) always.
+        """
+        tokens = self.tokens(features, encoded, prompt)
+        batch = tokens.shape[0]
+        key = self.key(tokens).view(batch, 2, self.heads, self.width)
+        value = self.value(tokens).view(batch, 2, self.heads, self.width)
+        difference = (key[:, 0] - key[:, 1]) / math.sqrt(self.width)
+        query = self.query.weight.view(self.heads, self.width, -1)
+        slope = torch.einsum("bhw,hwc->bhc", difference, query)
+        constant = torch.einsum("bhw,hw->bh", difference, self.query.bias.view(self.heads, self.width))
+        place = torch.einsum("bhw,hwf->bhf", difference, self.place_query.weight.view(self.heads, self.width, -1))
+        biases = [
+            torch.einsum("bnf,bhf->bhn", features_of_axis, place_of_axis)
+            for features_of_axis, place_of_axis in zip(
+                self.axial_places(features.shape[2:], prompt), place.chunk(3, dim=2)
+            )
+        ]
+        biases[0] = biases[0] + constant[..., None]
+        out = self.out.weight.view(-1, self.heads, self.width)
+        step = torch.einsum("bhw,chw->bch", value[:, 0] - value[:, 1], out)
+        base = self.out(value[:, 1].flatten(1))
+        return slope, biases, step, base
+
+    def forward(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
+        """(B, C, D, H, W) -> the same shape: features plus what the voxels read from the prompt."""
+        with torch.autocast(features.device.type, enabled=False):
+            slope, biases, step, base = self.folded(features, encoded, prompt)
+        dtype = features.dtype
+        score = per_sample_conv(features, slope.to(dtype))
+        bias_k, bias_j, bias_i = biases
+        bias = bias_k[..., :, None, None] + bias_j[..., None, :, None] + bias_i[..., None, None, :]
+        gate = torch.sigmoid(score + bias.to(dtype))
+        return features + per_sample_conv(gate, step.to(dtype), base.to(dtype))
+
+
+def per_sample_conv(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """1x1x1 convolution whose weights differ per sample: (B, C, D, H, W) x (B, O, C) -> (B, O, D, H, W).
+
+    Written as a product over voxels of channels-last data: with channels_last_3d input nothing is copied, forward
+    or backward, and the result is channels-last again.
+    """
+    voxels = features.permute(0, 2, 3, 4, 1)
+    flat = voxels.reshape(features.shape[0], -1, features.shape[1])
+    weight = weight.transpose(1, 2)
+    out = torch.bmm(flat, weight) if bias is None else torch.baddbmm(bias[:, None], flat, weight)
+    return out.view(*voxels.shape[:4], -1).permute(0, 4, 1, 2, 3)

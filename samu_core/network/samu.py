@@ -1,0 +1,135 @@
+"""SAMU: one UNet that is image encoder and mask decoder at once (paper, Fig. 1, Sec. 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from samu_core.network.blocks import UpBlock, conv_stack
+from samu_core.network.config import SAMUConfig
+from samu_core.network.prompt_attention import PromptAttention, PromptEncoder
+from samu_core.prompt import PointPrompt
+
+
+class Encoder(nn.Module):
+    """Convolutions and max-pooling. It never sees the prompt, so its features can be cached for a patch."""
+
+    def __init__(self, config: SAMUConfig) -> None:
+        super().__init__()
+        channels = (1,) + config.channels
+        self.levels = nn.ModuleList(
+            conv_stack(channels[level], channels[level + 1], count, config.normalisation)
+            for level, count in enumerate(config.encoder_convs)
+        )
+
+    def forward(self, patch: torch.Tensor) -> list[torch.Tensor]:
+        features = []
+        for level, stack in enumerate(self.levels):
+            if level:
+                patch = nn.functional.max_pool3d(patch, 2)
+            patch = stack(patch)
+            features.append(patch)
+        return features
+
+
+class DecoderLevel(nn.Module):
+    """Up from the level below, join the skip, convolve."""
+
+    def __init__(self, config: SAMUConfig, level: int) -> None:
+        super().__init__()
+        channels = config.channels[level]
+        self.concatenate = level in config.concatenated_levels
+        self.up = UpBlock(config.channels[level + 1], channels, config.normalisation)
+        self.convs = conv_stack(
+            2 * channels if self.concatenate else channels, channels, config.decoder_convs[level], config.normalisation
+        )
+
+    def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        up = self.up(below)
+        return self.convs(torch.cat([up, skip], dim=1) if self.concatenate else up + skip)
+
+
+class Decoder(nn.Module):
+    """Transposed convolutions with the prompt's cross-attention at the bottleneck and every resolution."""
+
+    def __init__(self, config: SAMUConfig) -> None:
+        super().__init__()
+        self.auxiliary_level = config.auxiliary_level
+        bottom = len(config.channels) - 1
+        self.levels = nn.ModuleList(DecoderLevel(config, level) for level in range(bottom))
+        places = {"all": range(bottom + 1), "skips": range(bottom + 1), "bottom": [bottom], "none": []}
+        self.attention = _attentions(config, places[config.attention])
+        self.skip_attention = _attentions(config, range(bottom) if config.attention == "skips" else [])
+        self.prompt_encoder = PromptEncoder(config.embedding) if config.attention != "none" else None
+        self.head = nn.Conv3d(config.channels[0], 1, 1)
+        self.auxiliary_head = nn.Conv3d(config.channels[config.auxiliary_level], 1, 1)
+
+    def forward(self, features: list[torch.Tensor], prompt: PointPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded = None
+        if self.prompt_encoder is not None:
+            with torch.autocast(prompt.position.device.type, enabled=False):
+                encoded = self.prompt_encoder(prompt)
+        bottom = len(features) - 1
+        current = _attend(self.attention, bottom, features[bottom], encoded, prompt)
+        auxiliary = None
+        for level in reversed(range(bottom)):
+            skip = _attend(self.skip_attention, level, features[level], encoded, prompt)
+            current = self.levels[level](current, skip)
+            current = _attend(self.attention, level, current, encoded, prompt)
+            if level == self.auxiliary_level:
+                auxiliary = self.auxiliary_head(current)
+        return self.head(current), auxiliary
+
+
+def _attentions(config: SAMUConfig, levels) -> nn.ModuleDict:
+    content = config.prompt == "content"
+    return nn.ModuleDict(
+        {str(level): PromptAttention(config.channels[level], config.embedding, content) for level in levels}
+    )
+
+
+def _attend(attentions: nn.ModuleDict, level: int, features, encoded, prompt: PointPrompt) -> torch.Tensor:
+    key = str(level)
+    return attentions[key](features, encoded, prompt) if key in attentions else features
+
+
+class SAMU(nn.Module):
+    """The promptable network: patch and click in, mask logits out.
+
+    `encode` and `decode` are apart because only the decoder depends on the click. Patches are (B, 1, D, H, W),
+    z-scored (`samu_core.intensity.normalize_patch`), KJI order, every edge a multiple of `config.stride` (32).
+    """
+
+    def __init__(self, config: SAMUConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or SAMUConfig()
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def encode(self, patch: torch.Tensor) -> list[torch.Tensor]:
+        """Image features from the full resolution to the bottleneck, six tensors (B, C_n, D_n, H_n, W_n).
+
+        Raises:
+            ValueError: the patch is not (B, 1, D, H, W) with edges that are multiples of `config.stride`.
+        """
+        stride = self.config.stride
+        if patch.ndim != 5 or patch.shape[1] != 1 or any(size % stride or not size for size in patch.shape[2:]):
+            raise ValueError(
+                f"SAMU takes patches of shape (batch, 1, D, H, W) with edges that are multiples of {stride}, "
+                f"not {tuple(patch.shape)}."
+            )
+        return self.encoder(patch)
+
+    def decode(self, features: list[torch.Tensor], prompt: PointPrompt) -> torch.Tensor:
+        """Mask logits (B, 1, D, H, W) for one click per sample."""
+        return self.decode_with_auxiliary(features, prompt)[0]
+
+    def decode_with_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt):
+        """Mask logits at full resolution and at the auxiliary level's (32^3 of a 128^3 patch)."""
+        if len(prompt.position) != len(features[0]):
+            raise ValueError(f"{len(prompt.position)} prompts do not fit a batch of {len(features[0])} patches.")
+        return self.decoder(features, prompt)
+
+    def forward(self, patch: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
+        """`decode(encode(patch), prompt)`."""
+        return self.decode(self.encode(patch), prompt)
