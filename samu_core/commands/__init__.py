@@ -1,0 +1,1 @@
+"""The sub-commands of `samu`: one module each with ``add_arguments(parser)`` and ``run(args) -> int``."""
