@@ -1,0 +1,236 @@
+"""Classical one-click segmentations: what a click is worth without any training.
+
+Four methods from SimpleITK's and ITK's textbook, run on the same patch and the same click as the network:
+a fixed ball, region growing within a tolerance (ConnectedThreshold), region growing by running statistics
+(ConfidenceConnected), and a front that slows down at edges (FastMarching). Each has ONE set of parameters for
+all structures and modalities, chosen on the dev split by mean Dice over data sets. To be a fair rival they
+work on a smoothed image, measure tolerances in units of the patch's own contrast, hold back when a region
+leaks (the tolerance shrinks until the region fits), and close small holes.
+
+Regenerate TUNED with the command
+
+    samu evaluate --data DIR --split dev --boundary visible --tune --seed 0
+
+which prints the lines to paste here. Numbers: docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from samu_core.evaluation.metrics import round_half_up
+
+# The one place where tuned values live.
+TUNED = {
+    "ball": {"radius_mm": 12.0},
+    "connected_threshold": {
+        "sigma": 1.0,
+        "scale": "patch",
+        "tolerance": 0.4,
+        "max_voxels": 60000,
+        "closing": 1,
+    },
+    "confidence_connected": {
+        "sigma": 1.0,
+        "multiplier": 2.0,
+        "iterations": 2,
+        "radius": 1,
+        "max_voxels": 60000,
+        "closing": 1,
+    },
+    "fast_marching": {"sigma": 1.0, "contrast": 0.5, "steepness": 2.0, "time": 12.0, "closing": 0},
+}
+
+# What --tune tries: every combination, on a few clicks of every data set. Wide rather than fine: between
+# neighbours of a grid the mean Dice moves by about 0.01.
+GRID = {
+    "ball": {"radius_mm": [5.0, 7.0, 9.0, 12.0, 15.0, 19.0, 24.0, 30.0]},
+    "connected_threshold": {
+        "sigma": [0.7, 1.2],
+        "scale": ["patch", "local"],
+        "tolerance": [0.1, 0.2, 0.35, 0.5, 0.75, 1.1],
+        "max_voxels": [10000, 40000, 160000],
+        "closing": [1],
+    },
+    "confidence_connected": {
+        "sigma": [0.7, 1.2],
+        "multiplier": [1.5, 2.0, 2.5, 3.0],
+        "iterations": [1, 3],
+        "radius": [1, 2],
+        "max_voxels": [10000, 40000, 160000],
+        "closing": [1],
+    },
+    "fast_marching": {
+        "sigma": [0.7, 1.2],
+        "contrast": [0.25, 0.5, 1.0, 2.0],
+        "steepness": [1.0, 2.0, 4.0],
+        "time": [4.0, 6.0, 8.0, 11.0, 15.0, 20.0, 28.0, 40.0],
+        "closing": [0],
+    },
+}
+
+SHRINK, SHRINK_STEPS = 0.7, 6  # leak control: tolerance x 0.7, at most six times
+
+
+def ball(patch, radius_mm):
+    """A ball of one radius around the click, cut to the volume: the answer that has not looked."""
+    inside = np.zeros(patch.raw.shape, bool)
+    axes = [(np.arange(s.start, s.stop) - c) * patch.spacing for s, c in zip(patch.box, patch.click_kji)]
+    distance2 = sum(a.reshape([-1 if axis == n else 1 for n in range(3)]) ** 2 for axis, a in enumerate(axes))
+    inside[patch.box] = distance2 <= radius_mm**2
+    return inside & patch.inside
+
+
+def connected_threshold(patch, sigma, scale, tolerance, max_voxels, closing):
+    """Voxels joined to the click whose smoothed intensity is within tolerance x SD of the click's.
+
+    scale says whose SD: the whole patch's, or that of the 15 mm around the click.
+    """
+    image, seed = _smoothed(patch, sigma), _seed(patch)
+    centre = float(image.GetPixel(seed))
+    width = tolerance * _spread(patch, sigma, scale)
+    for _ in range(SHRINK_STEPS):
+        region = _cached(patch, ("ct", sigma, centre, width), _grow, image, seed, centre, width)
+        if np.count_nonzero(region) <= max_voxels:
+            break
+        width *= SHRINK
+    return _finish(patch, region, closing)
+
+
+def confidence_connected(patch, sigma, multiplier, iterations, radius, max_voxels, closing):
+    """Region growing within mean +- multiplier x SD of the region itself, re-estimated a few times."""
+    image, seed = _smoothed(patch, sigma), _seed(patch)
+    for _ in range(SHRINK_STEPS):
+        key = ("cc", sigma, multiplier, iterations, radius)
+        region = _cached(patch, key, _grow_by_confidence, image, seed, multiplier, iterations, radius)
+        if np.count_nonzero(region) <= max_voxels:
+            break
+        multiplier *= SHRINK
+    return _finish(patch, region, closing)
+
+
+def fast_marching(patch, sigma, contrast, steepness, time, closing):
+    """What a front from the click reaches by a given time; it runs at one voxel per unit of time, and slower
+    at edges: speed = 1 / (1 + (gradient magnitude / (contrast x its mean))^(2 x steepness))."""
+    longest = max(GRID["fast_marching"]["time"] + [time])
+    arrival = _cached(
+        patch, ("fm", sigma, contrast, steepness), _march, patch, sigma, contrast, steepness, longest
+    )
+    return _finish(patch, arrival <= time, closing)
+
+
+METHODS = {
+    "ball": ball,
+    "connected_threshold": connected_threshold,
+    "confidence_connected": confidence_connected,
+    "fast_marching": fast_marching,
+}
+
+
+def tuned_methods(parameters=None):
+    """{name: method(patch) -> mask}, each with its one global parameter set (TUNED unless given)."""
+    parameters = TUNED if parameters is None else parameters
+    return {name: _Bound(name, values) for name, values in parameters.items()}
+
+
+class _Bound:
+    """A baseline with its parameters filled in; a class, not a closure, so that workers can unpickle it."""
+
+    def __init__(self, name, parameters):
+        self.name, self.parameters = name, dict(parameters)
+
+    def __call__(self, patch):
+        return METHODS[self.name](patch, **self.parameters)
+
+
+def combinations(name):
+    """Every parameter set of the grid of one baseline, as dicts."""
+    grid = GRID[name]
+    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+
+
+def _cached(patch, key, function, *arguments):
+    """Intermediate results live with the patch: tuning asks for the same smoothing hundreds of times."""
+    if key not in patch.cache:
+        patch.cache[key] = function(*arguments)
+    return patch.cache[key]
+
+
+def _seed(patch):
+    """The click as an (i, j, k) index of the cropped patch, clipped into it."""
+    kji = [
+        min(max(round_half_up(c) - s.start, 0), s.stop - s.start - 1)
+        for s, c in zip(patch.box, patch.click_kji)
+    ]
+    return tuple(int(n) for n in kji[::-1])
+
+
+def _image(patch):
+    """The imaged part of the patch, CT clamped to +-1000 HU like the network's input; never NaN."""
+    raw = patch.raw[patch.box]
+    low = float(np.nanmin(raw))
+    raw = np.where(np.isnan(raw), low, raw)
+    if patch.modality == "CT" or (patch.modality is None and low < -300):
+        raw = np.clip(raw, -1000, 1000)
+    return sitk.GetImageFromArray(raw.astype(np.float32))
+
+
+def _smoothed(patch, sigma):
+    """Gaussian of sigma voxels. A crop under four voxels thick stays as it is: ITK's recursive filter needs
+    four samples a line."""
+
+    def smooth():
+        image = _cached(patch, "image", _image, patch)
+        return sitk.SmoothingRecursiveGaussian(image, sigma) if min(image.GetSize()) >= 4 else image
+
+    return _cached(patch, ("smooth", sigma), smooth)
+
+
+def _spread(patch, sigma, scale):
+    def measure():
+        array = sitk.GetArrayViewFromImage(_smoothed(patch, sigma))
+        if scale == "local":
+            reach = round_half_up(15.0 / patch.spacing)
+            centre = _seed(patch)[::-1]
+            array = array[tuple(slice(max(c - reach, 0), c + reach + 1) for c in centre)]
+        return max(float(array.std()), 1e-6)
+
+    return _cached(patch, ("sd", sigma, scale), measure)
+
+
+def _grow(image, seed, centre, width):
+    grown = sitk.ConnectedThreshold(image, [seed], lower=centre - width, upper=centre + width)
+    return sitk.GetArrayFromImage(grown).astype(bool)
+
+
+def _grow_by_confidence(image, seed, multiplier, iterations, radius):
+    grown = sitk.ConfidenceConnected(
+        image, [seed], numberOfIterations=iterations, multiplier=multiplier, initialNeighborhoodRadius=radius
+    )
+    return sitk.GetArrayFromImage(grown).astype(bool)
+
+
+def _march(patch, sigma, contrast, steepness, longest):
+    image = _smoothed(patch, sigma)
+    array = sitk.GetArrayViewFromImage(image)
+    gradient = np.sqrt(sum(np.gradient(array, axis=a) ** 2 for a in range(3) if array.shape[a] > 1))
+    edge = contrast * max(float(gradient.mean()), 1e-6)
+    speed = sitk.GetImageFromArray(
+        (1.0 / (1.0 + (gradient / edge) ** (2 * steepness)) + 1e-6).astype(np.float32)
+    )
+    return sitk.GetArrayFromImage(sitk.FastMarching(speed, [_seed(patch)], 1.0, longest))
+
+
+def _finish(patch, region, closing):
+    """Close gaps of `closing` voxels, and put the crop's region back into the patch."""
+    if closing:
+        padded = np.pad(region, closing)
+        padded = ndimage.binary_closing(padded, ndimage.generate_binary_structure(3, 1), iterations=closing)
+        region = padded[(slice(closing, -closing),) * 3]
+    mask = np.zeros(patch.raw.shape, bool)
+    mask[patch.box] = region
+    return mask & patch.inside

@@ -1,0 +1,267 @@
+"""The one-click protocol: every structure of a labelled volume, clicked, answered by a method, and measured.
+
+Each method sees what a user's click gives: the 128^3 patch at 1.5 mm centred on the click, and where the
+click is in it. Nothing about the structure, and never a crop centred on the ground truth. The target is the
+connected part of the label that holds the click, as far as it lies in the patch (patch Dice, the paper's
+measure); dice_label takes all voxels of the label in the patch instead (the paper's "whole 3D target", which
+differs where one label names several objects); dice_native the whole part on the volume's own grid.
+
+A method is a callable: method(ClickPatch) -> bool mask of the patch (KJI). If it has a logits(ClickPatch)
+method, as the network has, that is what goes to the native grid.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from samu_core.errors import SamuError
+from samu_core.evaluation import cases as protocol_cases
+from samu_core.evaluation.metrics import component_at, dice, surface_dice
+from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT, ClickRow, EvaluationResult, by_method
+from samu_core.geometry import PatchGrid, Volume
+from samu_core.intensity import normalize_patch
+from samu_core.io import read_volume
+
+TOLERANCE_MM = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to click and what to measure. limit: at most so many structures of each data set, drawn by seed."""
+
+    clicks: int = 5
+    seed: int = 0
+    size: int = 128
+    spacing: float = 1.5
+    deepest: bool = True
+    native: bool = False
+    nsd: bool = False
+    limit: int = None
+
+    def __post_init__(self):
+        if self.clicks < 1:
+            raise SamuError("At least one click per structure is needed (--clicks 1).")
+        if self.limit is not None and self.limit < 1:
+            raise SamuError("The limit is a number of structures per data set, at least 1.")
+
+
+DEFAULTS = Options()
+
+
+@dataclass(eq=False)
+class ClickPatch:
+    """What a method sees of one click.
+
+    raw: float32 KJI patch in the image's own intensities, NaN outside the volume. click_kji: continuous patch
+    index. cache: for a method's intermediate results, shared by the methods that get this patch.
+    """
+
+    raw: np.ndarray
+    click_kji: np.ndarray
+    grid: PatchGrid
+    point_ras: np.ndarray
+    modality: str = None
+    cache: dict = field(default_factory=dict)
+
+    @property
+    def spacing(self):
+        """mm per voxel, isotropic."""
+        return self.grid.spacing
+
+    @property
+    def fraction_kji(self):
+        """The click as fractions of the field of view, as PointPrompt takes it."""
+        return self.grid.fraction_kji(self.point_ras)
+
+    @cached_property
+    def normalized(self):
+        """float32, as the network takes it."""
+        return normalize_patch(self.raw, self.modality)
+
+    @cached_property
+    def inside(self):
+        """Voxels that lie in the volume."""
+        return np.isfinite(self.raw)
+
+    @cached_property
+    def box(self):
+        """Slices around the voxels inside; the click is always among them."""
+        spans = [np.flatnonzero(self.inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        return tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+
+
+class NetworkMethod:
+    """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does."""
+
+    def __init__(self, network, device="cpu"):
+        self.network, self.device = network, device
+
+    def logits(self, patch):
+        """float32 KJI logits of the patch."""
+        import torch
+
+        from samu_core.prompt import PointPrompt
+
+        image = torch.from_numpy(patch.normalized)[None, None].to(self.device)
+        prompt = PointPrompt.from_fraction(patch.fraction_kji).to(self.device)
+        with torch.inference_mode():
+            return self.network.decode(self.network.encode(image), prompt)[0, 0].float().cpu().numpy()
+
+    def __call__(self, patch):
+        key = ("logits", id(self))
+        if key not in patch.cache:
+            patch.cache[key] = self.logits(patch)
+        return clicked_mask(patch.cache[key], patch)
+
+
+def clicked_mask(logits, patch):
+    """Probability >= 0.5, then the component that holds the click."""
+    return component_at(logits >= 0, patch.click_kji, (patch.spacing,) * 3)
+
+
+def evaluate_network(
+    network,
+    data_dir,
+    split="dev",
+    boundary="visible",
+    clicks=2,
+    seed=0,
+    size=128,
+    spacing=1.5,
+    limit=None,
+    device="cpu",
+    deepest=False,
+):
+    """One network in process, for comparing checkpoints in training: returns its EvaluationResult.
+
+    The network is put into eval mode for the time of the evaluation. `limit` (structures per data set) makes
+    it quick and keeps all data sets; with the same seed the clicks are the same at every call.
+    """
+    options = Options(clicks=clicks, seed=seed, size=size, spacing=spacing, deepest=deepest, limit=limit)
+    training = network.training
+    network.eval()
+    try:
+        rows = evaluate(data_dir, split, {"model": NetworkMethod(network, device)}, boundary, options)
+    finally:
+        network.train(training)
+    return by_method(rows).get("model", EvaluationResult([]))
+
+
+def evaluate(data_dir, split, methods, boundary="visible", options=DEFAULTS, progress=None):
+    """ClickRows of {name: method} over a split, by volume. progress(case, number, total) is called."""
+    chosen = select(protocol_cases.read_cases(data_dir, split, boundary), options)
+    rows = []
+    for number, (case, only) in enumerate(chosen):
+        if progress is not None:
+            progress(case, number, len(chosen))
+        rows.extend(evaluate_case(case, methods, options, only))
+    return rows
+
+
+def select(cases, options):
+    """[(case, labels or None)]: all structures, or at most `limit` of each data set, drawn by the seed."""
+    if options.limit is None:
+        return [(case, None) for case in cases]
+    available = {}
+    for number, case in enumerate(cases):
+        volume = read_volume(case.label_path)
+        found = protocol_cases.find_structures(case, volume.array, volume.geometry.spacing, options.seed)
+        available.setdefault(case.source, []).extend((number, structure.label) for structure in found)
+    wanted = {}
+    for source, pairs in available.items():
+        order = protocol_cases.generator(options.seed, source, "limit").permutation(len(pairs))
+        for place in order[: options.limit]:
+            number, label = pairs[place]
+            wanted.setdefault(number, set()).add(label)
+    return [(case, wanted[number]) for number, case in enumerate(cases) if number in wanted]
+
+
+def evaluate_case(case, methods, options=DEFAULTS, only=None):
+    """ClickRows of every structure (or those of the labels in `only`) of one volume."""
+    rows = []
+    for patch, target in click_patches(case, options, only):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            mask = method(patch)
+            seconds = time.perf_counter() - start
+            rows.append(_row(case, name, method, patch, mask, target, seconds, options))
+    return rows
+
+
+@dataclass(eq=False)
+class Target:
+    """The right answer to one click: part and whole_label are bool patches (KJI)."""
+
+    structure: protocol_cases.Structure
+    click: protocol_cases.Click
+    part: np.ndarray
+    whole_label: np.ndarray
+    label_volume: Volume
+
+    def native_part(self):
+        """The clicked part on the volume's own grid, whole."""
+        mask = np.zeros(self.label_volume.array.shape, bool)
+        mask[self.structure.box] = self.structure.parts == self.click.part
+        return mask
+
+
+def click_patches(case, options=DEFAULTS, only=None):
+    """Yield (ClickPatch, Target) of a volume's clicks, structure by structure."""
+    image, labels = read_volume(case.image_path), read_volume(case.label_path)
+    if image.array.shape != labels.array.shape or not np.allclose(
+        image.geometry.ijk_to_ras, labels.geometry.ijk_to_ras, atol=1e-2
+    ):
+        raise SamuError(
+            f"{case.label_path.name} is not on the grid of its image; resample the label map to it."
+        )
+    image = Volume(image.array, image.geometry.ijk_to_ras, case.name, case.core_modality)
+    spacing = image.geometry.spacing  # (i, j, k)
+    patch_spacing = options.spacing * protocol_cases.working_spacing(spacing) / 1.5
+    for structure in protocol_cases.find_structures(case, labels.array, spacing, options.seed, only):
+        clicks = protocol_cases.draw_clicks(
+            case, structure, spacing[::-1], options.clicks, options.seed, options.deepest
+        )
+        for click in clicks:
+            point = image.geometry.ijk_to_point(click.voxel_kji[::-1])
+            grid = PatchGrid.for_click(image, point, patch_spacing, options.size)
+            patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality)
+            around = grid.sample(_label_crop(structure, click.part, image.geometry), "nearest")
+            yield patch, Target(structure, click, around == 2, around >= 1, labels)
+
+
+def _label_crop(structure, part, geometry):
+    """A small volume: 2 in the clicked part, 1 elsewhere in the label, 0 around (a rim of one voxel)."""
+    array = (structure.parts != 0).astype(np.uint8) + (structure.parts == part)
+    shift = np.eye(4)
+    shift[:3, 3] = [s.start - 1 for s in structure.box[::-1]]
+    return Volume(np.pad(array, 1), geometry.ijk_to_ras @ shift)
+
+
+def _row(case, name, method, patch, mask, target, seconds, options):
+    nan = float("nan")
+    unit = (patch.spacing,) * 3
+    tolerance = TOLERANCE_MM * patch.spacing / options.spacing  # micro-CT: voxels stand for 1.5 mm
+    return ClickRow(
+        method=name,
+        data_set=case.source,
+        group=UNSEEN_SUBJECT if case.trained_source else UNSEEN_SOURCE,
+        volume=case.name,
+        modality=case.modality,
+        label=target.structure.label,
+        structure=target.structure.name,
+        click=target.click.index,
+        r=float(patch.point_ras[0]),
+        a=float(patch.point_ras[1]),
+        s=float(patch.point_ras[2]),
+        target_voxels=int(np.count_nonzero(target.part)),
+        mask_voxels=int(np.count_nonzero(mask)),
+        dice=dice(mask, target.part),
+        dice_label=dice(mask, target.whole_label),
+        dice_native=native_dice(method, patch, mask, target) if options.native else nan,
+        nsd=surface_dice(mask, target.part, unit, tolerance) if options.nsd else nan,
+        seconds=seconds,
+    )
