@@ -1,0 +1,200 @@
+"""What the network said about one click, and the masks that follow from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from samu_core.errors import SamuError
+from samu_core.geometry import EMPTY_EXTENT, Extent, GridGeometry, PatchGrid, as_point
+
+# A click just beside a thin structure still means that structure.
+NEAREST_COMPONENT_MM = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class MaskRegion:
+    """A mask, cropped to its voxels.
+
+    Attributes:
+        array: (dk, dj, di) uint8, KJI, 0 or 1; (0, 0, 0) when nothing was found.
+        extent: (i0, i1, j0, j1, k0, k1) of the array on the grid it was asked for, inclusive and in
+            VTK's order; i1 < i0 when nothing was found.
+    """
+
+    array: np.ndarray
+    extent: Extent
+
+    @property
+    def empty(self) -> bool:
+        """True when there is no voxel."""
+        return self.array.size == 0
+
+    @property
+    def slices_kji(self) -> tuple[slice, slice, slice]:
+        """Where the array lies in a KJI array of the whole grid."""
+        i0, i1, j0, j1, k0, k1 = self.extent
+        return slice(k0, k1 + 1), slice(j0, j1 + 1), slice(i0, i1 + 1)
+
+    def full(self, geometry: GridGeometry, value: int = 1, dtype: Any = np.uint8) -> np.ndarray:
+        """(K, J, I) array of the whole grid with `value` in the mask."""
+        array = np.zeros(geometry.shape_kji, dtype=dtype)
+        if not self.empty:
+            array[self.slices_kji][self.array != 0] = value
+        return array
+
+
+EMPTY_MASK = MaskRegion(np.zeros((0, 0, 0), np.uint8), EMPTY_EXTENT)
+
+
+@dataclass(eq=False)
+class Prediction:
+    """The logits of one click. Every mask and every threshold comes from them without inference.
+
+    Attributes:
+        logits: (n, n, n) float32, KJI, on the patch; sigmoid gives the probability.
+        grid: the patch.
+        point_ras: (3,) the click, RAS mm.
+        seconds: duration of each stage that was run: load, sample, normalize, encode, decode.
+        device: where the network ran, e.g. "cpu" or "cuda".
+        precision: "float32", "bfloat16" or "float16".
+        inside: (n, n, n) bool, which voxels of the patch hold image; None when not known.
+        notice: one line for the user about how the result came about; empty when nothing is unusual.
+    """
+
+    logits: np.ndarray
+    grid: PatchGrid
+    point_ras: np.ndarray
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str = "float32"
+    inside: np.ndarray | None = None
+    notice: str = ""
+
+    def __post_init__(self):
+        self.logits = np.asarray(self.logits, dtype=np.float32)
+        self.point_ras = as_point(self.point_ras)
+        if self.logits.shape != (self.grid.size,) * 3:
+            raise ValueError(f"A patch of {self.grid.size} voxels does not have logits {self.logits.shape}.")
+
+    def mask(
+        self, geometry: GridGeometry, threshold: float = 0.5, clicked_component: bool = True
+    ) -> MaskRegion:
+        """The segment on any grid: the volume's own or the segmentation's.
+
+        Args:
+            geometry: the grid of the mask. Logits, not masks, are interpolated to it.
+            threshold: probability from which a voxel belongs to the segment, between 0 and 1.
+            clicked_component: keep only the voxels that hang together (through faces) with the
+                click; if the click's own voxel is not in the mask, those of the nearest part
+                within 5 mm. False keeps everything.
+
+        Raises:
+            SamuError: the threshold is not between 0 and 1.
+        """
+        level = _logit(threshold)
+        box = _bounding_box(self.logits >= level)
+        if box is None:
+            return EMPTY_MASK
+        # One voxel around: interpolation reaches from the last voxel above the level to the next.
+        low, high = box
+        logits, extent = self.grid.resample_logits(self.logits, geometry, (low - 1, high + 1))
+        mask = (logits >= level).view(np.uint8)
+        if clicked_component:
+            mask = _component_at(mask, extent, geometry, self.point_ras)
+        return _cropped(mask, extent)
+
+    def touches_border(self, threshold: float = 0.5) -> bool:
+        """True when the clicked structure reaches the patch's outermost voxels: it may be cut off.
+
+        Where the patch ends outside the volume (`inside`) nothing is cut off, so that does not count.
+        """
+        above = self.logits >= _logit(threshold)
+        if not self._reaches_border(above):
+            return False
+        extent = (0, self.grid.size - 1) * 3
+        return self._reaches_border(
+            _component_at(above.view(np.uint8), extent, self.grid.geometry, self.point_ras)
+        )
+
+    def _reaches_border(self, mask: np.ndarray) -> bool:
+        for axis in range(3):
+            for face in (0, -1):
+                layer = np.take(mask, face, axis) != 0
+                if self.inside is not None:
+                    layer &= np.take(self.inside, face, axis)
+                if layer.any():
+                    return True
+        return False
+
+
+def _logit(threshold: float) -> float:
+    if not 0 < threshold < 1:
+        raise SamuError(f"The threshold is a probability between 0 and 1; got {threshold}.")
+    return math.log(threshold / (1 - threshold))
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(first (3,), last (3,)) index along each axis of what is not zero; None if all is."""
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        if filled.size == 0:
+            return None
+        low.append(filled[0])
+        high.append(filled[-1])
+    return np.array(low), np.array(high)
+
+
+def _cropped(mask: np.ndarray, extent: Extent) -> MaskRegion:
+    box = _bounding_box(mask)
+    if box is None:
+        return EMPTY_MASK
+    low, high = box
+    array = np.ascontiguousarray(mask[tuple(slice(a, b + 1) for a, b in zip(low, high))])
+    bounds = [(extent[2 * axis] + low[2 - axis], extent[2 * axis] + high[2 - axis]) for axis in range(3)]
+    return MaskRegion(array, tuple(int(value) for pair in bounds for value in pair))
+
+
+def _component_at(
+    mask: np.ndarray, extent: Extent, geometry: GridGeometry, point_ras: np.ndarray
+) -> np.ndarray:
+    """uint8 mask of the face-connected component at the point, or of the nearest within 5 mm."""
+    voxel = _clicked_voxel(mask, extent, geometry, point_ras)
+    if voxel is None:
+        return np.zeros_like(mask)
+    components = sitk.ConnectedComponent(sitk.GetImageFromArray(mask))
+    labels = sitk.GetArrayViewFromImage(components)
+    return (labels == labels[voxel]).view(np.uint8)
+
+
+def _clicked_voxel(
+    mask: np.ndarray, extent: Extent, geometry: GridGeometry, point_ras: np.ndarray
+) -> tuple[int, int, int] | None:
+    """KJI index in `mask` of the mask voxel that the point means; None if there is none within 5 mm."""
+    start = np.array(extent[0::2])
+    shape = np.array(mask.shape[::-1])
+    click = geometry.point_to_ijk(point_ras) - start
+    nearest = np.floor(click + 0.5).astype(int)
+    # A click on the volume's outer face rounds to an index that is just outside.
+    if geometry.contains(point_ras):
+        nearest = np.minimum(np.maximum(nearest, -start), np.array(geometry.shape_ijk) - 1 - start)
+    if np.all(nearest >= 0) and np.all(nearest < shape) and mask[tuple(nearest[::-1])]:
+        return tuple(int(n) for n in nearest[::-1])
+    # How far 5 mm in any direction can reach along each index axis.
+    reach = NEAREST_COMPONENT_MM * np.linalg.norm(geometry.ras_to_ijk[:3, :3], axis=1)
+    low = np.maximum(np.floor(click - reach), 0).astype(int)
+    high = np.minimum(np.ceil(click + reach) + 1, shape).astype(int)
+    if np.any(high <= low):
+        return None
+    window = mask[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    found = np.argwhere(window) + low[::-1]
+    distances = np.linalg.norm((found[:, ::-1] - click) @ geometry.ijk_to_ras[:3, :3].T, axis=1)
+    if distances.size == 0 or distances.min() > NEAREST_COMPONENT_MM:
+        return None
+    return tuple(int(n) for n in found[distances.argmin()])
