@@ -201,10 +201,9 @@ def write(output: Path, labels: np.ndarray, volume: Volume, clicks: list[Click])
 def table_of(outcomes: list[Outcome], labels: np.ndarray, volume: Volume) -> str:
     """One row per segment, counted in the finished label map: a later point may have taken voxels."""
     voxel_ml = abs(np.linalg.det(volume.geometry.ijk_to_ras[:3, :3])) / 1000
-    counts = np.bincount(labels.ravel(), minlength=max(o.click.label for o in outcomes) + 1)
     rows = []
     for outcome in outcomes:
-        voxels = int(counts[outcome.click.label])
+        voxels = int(np.count_nonzero(labels == outcome.click.label))
         volume_ml, milliseconds = f"{voxels * voxel_ml:.2f}", f"{outcome.seconds * 1000:.0f}"
         rows.append([outcome.click.name, str(outcome.click.label), str(voxels), volume_ml, milliseconds])
     return common.table(rows, ["segment", "label", "voxels", "ml", "ms"])
