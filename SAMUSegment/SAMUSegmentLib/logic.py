@@ -1,0 +1,356 @@
+"""One click in a volume of the MRML scene -> one segment: the entry for module, effect, batch and tests.
+
+    logic = SAMUSegmentLogic(predictor)
+    result = logic.segmentFromPoint(volumeNode, (12.0, -30.5, 88.0), segmentationNode)
+    result = logic.reapplyThreshold(result, 0.3)
+
+The three steps can be called one by one, so that the inference runs on another thread:
+``prepare`` and ``apply`` touch MRML and belong on the main thread, ``predict`` does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Protocol
+
+import numpy as np
+
+from samu_core.errors import SamuError
+from samu_core.geometry import PATCH_SPACING_MM, Volume
+from SAMUSegmentLib import messages
+from SAMUSegmentLib.editing import SegmentWriter, contentFingerprint
+from SAMUSegmentLib.results import MODES, SegmentRequest, SegmentResult
+from SAMUSegmentLib.segmentations import findGrid, requireSegmentation
+from SAMUSegmentLib.targets import TargetMask, maskOnSegmentation, requireInsideSegmentation
+from SAMUSegmentLib.transaction import SegmentAppearance, SegmentTransaction
+from SAMUSegmentLib.volumes import nameOf, volumeFromNode, volumeIjkToWorld, volumeVersion
+
+ProgressCallback = Callable[[str], None]
+
+
+class PredictorProtocol(Protocol):
+    """What the logic needs of samu_core.predictor.Predictor; tests inject a stand-in."""
+
+    def predict(
+        self,
+        volume: Volume,
+        point_ras: Sequence[float],
+        *,
+        spacing: float | str = PATCH_SPACING_MM,
+        cancelled: Callable[[], bool] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Any:
+        """samu_core Prediction of the structure at a world RAS point."""
+
+
+@dataclass
+class _Contribution:
+    """The last click, as long as its mask can be replaced by that of another threshold."""
+
+    result: SegmentResult
+    clickedComponent: bool
+    fingerprint: tuple
+    appearance: SegmentAppearance | None = None
+    undoneSteps: int = 0
+
+
+class SAMUSegmentLogic:
+    """Clicks to segments. One instance serves one user at a time, on the main thread.
+
+    Args:
+        predictor: samu_core.predictor.Predictor or anything with its `predict`.
+        editorNode: vtkMRMLSegmentEditorNode with the masking settings to honour. Without one the
+            logic makes its own, which overwrites no neighbouring segment; see `editorNode`.
+        writer: a SegmentWriter, to share engine and undo history with others.
+    """
+
+    def __init__(
+        self,
+        predictor: PredictorProtocol,
+        editorNode: Any | None = None,
+        writer: SegmentWriter | None = None,
+    ):
+        self.predictor = predictor
+        self._writer = writer or SegmentWriter(editorNode)
+        self._last: _Contribution | None = None
+
+    def editorNode(self, scene: Any) -> Any:
+        """The vtkMRMLSegmentEditorNode whose masking settings apply: overwrite mode, editable area, range."""
+        return self._writer.editorNode(scene)
+
+    def segmentFromPoint(
+        self,
+        volumeNode: Any,
+        pointRAS: Sequence[float],
+        segmentationNode: Any,
+        segmentID: str | None = None,
+        mode: str = "add",
+        threshold: float = 0.5,
+        *,
+        spacing: float | str = PATCH_SPACING_MM,
+        clickedComponent: bool = True,
+        segmentName: str | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> SegmentResult:
+        """Segment the structure at one point.
+
+        Args:
+            volumeNode: vtkMRMLScalarVolumeNode with one component.
+            pointRAS: (3,) world RAS mm, inside the volume as its parent transforms place it.
+            segmentationNode: vtkMRMLSegmentationNode in the same scene; None makes one under the
+                volume's parent transform. Its own geometry is kept; without one it gets the volume's.
+            segmentID: the segment to change; None makes a new one.
+            mode: "add" to the segment, "subtract" from it, "new" segment whatever segmentID says,
+                "set": the mask replaces the segment.
+            threshold: probability between 0 and 1 from which a voxel belongs to the structure.
+            spacing: patch spacing in mm, or "native" (see samu_core.geometry.PatchGrid.for_click).
+            clickedComponent: keep only what hangs together with the click.
+            segmentName: name of a new segment; None leaves it to Slicer.
+            cancelled: asked between the stages; True raises Cancelled.
+            progress: called with the name of each stage.
+
+        Returns:
+            SegmentResult. When there is nothing to write (empty mask, or masked away) nothing is
+            changed, and `applied` is False; `reapplyThreshold` can still make something of it.
+
+        Raises:
+            SamuError (PointOutsideVolumeError, VolumeError, Cancelled, ...): nothing was changed.
+        """
+        request = self.prepare(volumeNode, pointRAS, segmentationNode, segmentID, mode, segmentName)
+        prediction = self.predict(request, spacing=spacing, cancelled=cancelled, progress=progress)
+        return self.apply(request, prediction, threshold, clickedComponent=clickedComponent)
+
+    def prepare(
+        self,
+        volumeNode: Any,
+        pointRAS: Sequence[float],
+        segmentationNode: Any,
+        segmentID: str | None = None,
+        mode: str = "add",
+        segmentName: str | None = None,
+    ) -> SegmentRequest:
+        """Check a click and collect what the prediction needs; main thread, changes nothing.
+
+        Args and errors as `segmentFromPoint`.
+        """
+        if mode not in MODES:
+            raise ValueError(f"The mode is one of {', '.join(MODES)}; got {mode!r}.")
+        volume = volumeFromNode(volumeNode)
+        scene = volumeNode.GetScene()
+        if scene is None:
+            raise SamuError(f"'{nameOf(volumeNode)}' is in no scene; add it to the scene first.")
+        if segmentationNode is not None:
+            requireSegmentation(segmentationNode)
+            if segmentationNode.GetScene() is not scene:
+                raise SamuError(f"'{nameOf(segmentationNode)}' is not in the scene of the volume.")
+        if mode == "new":
+            segmentID = None
+        elif segmentID is None and mode == "subtract":
+            raise SamuError("Select the segment to subtract from.")
+        _requireSegment(segmentationNode, segmentID)
+        point = volume.require_inside(pointRAS)
+        grid = findGrid(segmentationNode, volumeNode)
+        requireInsideSegmentation(grid, point, segmentationNode)
+        return SegmentRequest(
+            volume, tuple(float(x) for x in point), volumeNode, segmentationNode, segmentID, mode, segmentName
+        )
+
+    def predict(
+        self,
+        request: SegmentRequest,
+        *,
+        spacing: float | str = PATCH_SPACING_MM,
+        cancelled: Callable[[], bool] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Any:
+        """The inference for a prepared click: no MRML, any thread. Returns samu_core's Prediction."""
+        return self.predictor.predict(
+            request.volume, request.pointRAS, spacing=spacing, cancelled=cancelled, progress=progress
+        )
+
+    def apply(
+        self,
+        request: SegmentRequest,
+        prediction: Any,
+        threshold: float = 0.5,
+        *,
+        clickedComponent: bool = True,
+    ) -> SegmentResult:
+        """Write a prediction into the scene; main thread. One undo step, or nothing at all.
+
+        Raises:
+            SamuError: the scene changed while the prediction was made, or a write failed; nothing
+                was changed.
+        """
+        _requireUnchanged(request)
+        return self._apply(request, prediction, threshold, clickedComponent, request.segmentID, None)
+
+    def reapplyThreshold(
+        self, result: SegmentResult, threshold: float, clickedComponent: bool | None = None
+    ) -> SegmentResult:
+        """Replace what the last click wrote by the mask of another threshold, without inference.
+
+        Undo still goes back to the state before the click, in one step.
+
+        Args:
+            result: what `segmentFromPoint`, `apply` or `reapplyThreshold` returned last.
+            threshold: the new probability, between 0 and 1.
+            clickedComponent: keep only what hangs together with the click; None: as before.
+
+        Returns:
+            The new SegmentResult; use it from now on.
+
+        Raises:
+            SamuError: it is not the last click any more, the segmentation was edited or undone
+                since, or volume or threshold do not allow it; nothing was changed.
+        """
+        last = self._last
+        if last is None or last.result is not result:
+            raise SamuError("Only the threshold of the last click can be changed; click again instead.")
+        request = replace(result.request, segmentationNode=result.segmentationNode)
+        _requireUnchanged(request)
+        keepComponent = last.clickedComponent if clickedComponent is None else clickedComponent
+        if not result.applied:
+            return self._apply(
+                request, result.prediction, threshold, keepComponent, result.segmentID, last.appearance
+            )
+        node = result.segmentationNode
+        if last.undoneSteps:
+            raise SamuError("This click was undone; redo it or click again to use another threshold.")
+        if last.fingerprint != contentFingerprint(node):
+            raise SamuError(
+                "The segmentation was edited after this click; click again to use another threshold."
+            )
+        # Before anything is taken back: a threshold that is no probability must change nothing.
+        prediction = result.prediction
+        maskOnSegmentation(
+            prediction, findGrid(node, request.volumeNode), request.volume.geometry, threshold, keepComponent
+        )
+        isNew = request.segmentID is None
+        appearance = SegmentAppearance.of(node, result.segmentID) if isNew else None
+        wasModifying = node.StartModify()
+        try:
+            self._writer.undo()
+            return self._apply(request, prediction, threshold, keepComponent, result.segmentID, appearance)
+        finally:
+            node.EndModify(wasModifying)
+
+    def canUndo(self) -> bool:
+        """True when there is a step to undo in the segmentation that was edited last."""
+        return self._writer.canUndo()
+
+    def canRedo(self) -> bool:
+        """True when there is an undone step to redo."""
+        return self._writer.canRedo()
+
+    def undo(self) -> bool:
+        """Undo the last click (or other edit known to this logic's history); False if there is none."""
+        last = self._last
+        intact = last is not None and last.result.applied and self._isIntact(last)
+        undone = self._writer.undo()
+        if undone and last is not None and (intact or last.undoneSteps):
+            last.undoneSteps += 1
+        return undone
+
+    def redo(self) -> bool:
+        """Redo the last undone step; False if there is none."""
+        redone = self._writer.redo()
+        last = self._last
+        if redone and last is not None and last.undoneSteps:
+            last.undoneSteps -= 1
+            if not last.undoneSteps:
+                last.fingerprint = contentFingerprint(last.result.segmentationNode)
+        return redone
+
+    def _isIntact(self, last: _Contribution) -> bool:
+        node = last.result.segmentationNode
+        return not last.undoneSteps and node is not None and last.fingerprint == contentFingerprint(node)
+
+    def _apply(
+        self,
+        request: SegmentRequest,
+        prediction: Any,
+        threshold: float,
+        clickedComponent: bool,
+        segmentID: str | None,
+        appearance: SegmentAppearance | None,
+    ) -> SegmentResult:
+        """Mask, write, remember. segmentID without a segment of that ID: the new segment's ID."""
+        started = time.perf_counter()
+        grid = findGrid(request.segmentationNode, request.volumeNode)
+        target = maskOnSegmentation(prediction, grid, request.volume.geometry, threshold, clickedComponent)
+        masked = time.perf_counter()
+        touches = bool(prediction.touches_border(threshold)) if target.voxelCount else False
+        node, changedCount = request.segmentationNode, 0
+        if not target.voxelCount:
+            message = messages.nothingFound(threshold)
+        else:
+            node, segmentID, changedCount, message = self._write(request, target, segmentID, appearance)
+            message = messages.withRemarks(message, prediction, touches)
+        seconds: dict[str, float] = dict(getattr(prediction, "seconds", {}) or {})
+        seconds.update(mask=masked - started, write=time.perf_counter() - masked)
+        result = SegmentResult(
+            segmentationNode=node,
+            segmentID=segmentID,
+            mode=request.mode,
+            threshold=threshold,
+            voxelCount=target.voxelCount,
+            changedVoxelCount=changedCount,
+            extent=target.extent,
+            touchesBorder=touches,
+            message=message,
+            prediction=prediction,
+            request=request,
+            seconds=seconds,
+        )
+        self._last = _Contribution(
+            result, clickedComponent, contentFingerprint(node) if node is not None else (), appearance
+        )
+        return result
+
+    def _write(
+        self,
+        request: SegmentRequest,
+        target: TargetMask,
+        segmentID: str | None,
+        appearance: SegmentAppearance | None,
+    ) -> tuple:
+        """(segmentation node, segment ID, changed voxels, message); all or nothing."""
+        mode = "add" if request.mode == "new" else request.mode
+        with SegmentTransaction(self._writer, request, target.grid) as transaction:
+            segmentation = transaction.segmentationNode.GetSegmentation()
+            writtenID = segmentID
+            if segmentID is None or segmentation.GetSegment(segmentID) is None:
+                writtenID = transaction.addSegment(segmentID, appearance)
+            name = segmentation.GetSegment(writtenID).GetName()
+            changedCount, held = transaction.write(writtenID, target, mode)
+            if changedCount:
+                transaction.commit()
+                message = messages.changed(name, mode, target, changedCount)
+                return transaction.segmentationNode, writtenID, changedCount, message
+        return request.segmentationNode, segmentID, 0, messages.nothingChanged(name, mode, target, held)
+
+
+def _requireSegment(segmentationNode: Any, segmentID: str | None) -> None:
+    if segmentID is None:
+        return
+    if segmentationNode is None or segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
+        where = "no segmentation" if segmentationNode is None else f"'{nameOf(segmentationNode)}'"
+        raise SamuError(
+            f"There is no segment with ID '{segmentID}' in {where}; select a segment or a new one."
+        )
+
+
+def _requireUnchanged(request: SegmentRequest) -> None:
+    """SamuError when what a prediction belongs to is gone, moved or changed since it was asked for."""
+    volumeNode, node = request.volumeNode, request.segmentationNode
+    if volumeNode.GetScene() is None or (node is not None and node.GetScene() is None):
+        raise SamuError("Volume or segmentation were removed from the scene; the result was dropped.")
+    same = volumeNode.GetImageData() is not None and volumeVersion(volumeNode) == request.volume.version
+    if not same or not np.array_equal(volumeIjkToWorld(volumeNode), request.volume.geometry.ijk_to_ras):
+        raise SamuError(f"'{nameOf(volumeNode)}' was moved or changed after the click; click again.")
+    if node is not None:
+        requireSegmentation(node)
