@@ -8,8 +8,6 @@ from pathlib import Path
 from samu_core.errors import SamuError
 
 SEGMENTATION = ".seg.nrrd"
-# One file each: a format of two files (.mhd, .hdr) cannot be written whole or not at all.
-LABELMAPS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Removed from the image's name to make the output's; longest first.
 IMAGE_ENDINGS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr", ".img")
 
@@ -33,18 +31,24 @@ def is_segmentation(path: Path) -> bool:
     return path.name.lower().endswith(SEGMENTATION)
 
 
+def refuse_input(output: Path, image: Path) -> None:
+    """SamuError if the two are one file, whatever the paths look like."""
+    if output.exists() and image.exists() and os.path.samefile(output, image):
+        raise SamuError(f"the output {output} is the input; give another name with -o")
+
+
 def check_output(output: Path, image: Path, force: bool) -> None:
     """Refuse an output that could not be written or that would destroy something.
 
     Raises:
         SamuError: unknown format, the input itself, an existing file without `force`, no such folder.
     """
-    name = output.name.lower()
-    if not name.endswith((SEGMENTATION, *LABELMAPS)):
-        known = ", ".join((SEGMENTATION, *LABELMAPS))
-        raise SamuError(f"cannot write {output.name!r}: the name must end in one of {known}")
-    if output.exists() and image.exists() and os.path.samefile(output, image):
-        raise SamuError(f"the output {output} is the input; give another name with -o")
+    from samu_core.io import LABELMAP_SUFFIXES
+
+    known = (SEGMENTATION, *LABELMAP_SUFFIXES)
+    if not output.name.lower().endswith(known):
+        raise SamuError(f"cannot write {output.name!r}: the name must end in one of {', '.join(known)}")
+    refuse_input(output, image)
     if output.is_dir():
         raise SamuError(f"the output {output} is a folder; give a file name with -o")
     folder = output.resolve().parent

@@ -69,12 +69,15 @@ def run(args: argparse.Namespace) -> int:
     import matplotlib  # noqa: F401
 
     start = time.perf_counter()
+    if args.image is not None:
+        outputs.refuse_input(args.output / f"{outputs.stem(args.image)}{outputs.SEGMENTATION}", args.image)
     volume, targets = load(args)
     predictor = common.make_predictor(args)
     common.report(f"Loading the network ({predictor.description})")
     predictor.warm_up()
     results = [click(volume, target, predictor, args) for target in targets]
-    paths = write(args.output, volume, results, predictor)
+    name = "phantom" if args.image is None else outputs.stem(args.image)
+    paths = write(args.output, name, volume, results)
     print(table_of(results))
     print()
     for path in paths:
@@ -88,10 +91,10 @@ def load(args: argparse.Namespace) -> tuple[Volume, list[Target]]:
     if args.image is None:
         if args.clicks:
             raise SamuError("points need an image: samu demo IMAGE --point R A S (make demo IMAGE=...)")
-        from samu_core.demo.phantom import make_phantom
+        from samu_core.demo import phantom as phantoms
 
         common.report("Making the phantom")
-        phantom = make_phantom()
+        phantom = phantoms.make_phantom()
         return phantom.volume, [
             Target(s.name, np.array(s.click_ras), s.color, phantom.labels == s.label)
             for s in phantom.structures
@@ -125,12 +128,11 @@ def click(volume: Volume, target: Target, predictor: Predictor, args: argparse.N
     return Result(target, prediction, region.full(volume.geometry), seconds)
 
 
-def write(folder: Path, volume: Volume, results: list[Result], predictor: Predictor) -> list[Path]:
+def write(folder: Path, name: str, volume: Volume, results: list[Result]) -> list[Path]:
     """The segmentation, the picture, and of a phantom also the image and the truth."""
     from samu_core.demo.render import render
 
     folder.mkdir(parents=True, exist_ok=True)
-    name = outputs.stem(Path(volume.name)) if volume.name else "image"
     paths = [folder / f"{name}.seg.nrrd"]
     write_segments(paths[0], volume, results, [result.mask for result in results])
     if results[0].target.truth is not None:
@@ -139,7 +141,8 @@ def write(folder: Path, volume: Volume, results: list[Result], predictor: Predic
         write_image(paths[2], volume)
     paths.append(folder / f"{name}.png")
     panels = [panel_of(result) for result in results]
-    heading = f"{name}: one click each, {predictor.device}, {predictor.precision}"
+    last = results[-1].prediction
+    heading = f"{name}: one click each, {last.device}, {last.precision}"
     render(paths[-1], volume, panels, heading)
     return paths
 
@@ -148,7 +151,7 @@ def write_segments(path: Path, volume: Volume, results: list[Result], masks: lis
     """One segment per result. Where masks overlap, the smaller one shows: it is the one inside."""
     from samu_core.io import Segment, write_seg_nrrd
 
-    labels = np.zeros(volume.geometry.shape_kji, np.uint8)
+    labels = np.zeros(volume.geometry.shape_kji, np.uint8 if len(masks) < 256 else np.uint16)
     for n in sorted(range(len(masks)), key=lambda n: -np.count_nonzero(masks[n])):
         labels[masks[n] != 0] = n + 1
     segments = [Segment(r.target.name, r.target.color, n + 1) for n, r in enumerate(results)]
