@@ -42,7 +42,7 @@ TUNED = {
         "max_voxels": 60000,
         "closing": 1,
     },
-    "fast_marching": {"sigma": 1.0, "contrast": 0.5, "steepness": 2.0, "time": 12.0, "closing": 0},
+    "fast_marching": {"sigma": 1.0, "contrast": 0.5, "steepness": 2.0, "time": 12.0, "dilation": 0},
 }
 
 # What --tune tries: every combination, on a few clicks of every data set. Wide rather than fine: between
@@ -60,20 +60,20 @@ GRID = {
         "sigma": [0.7, 1.2],
         "multiplier": [1.5, 2.0, 2.5, 3.0],
         "iterations": [1, 3],
-        "radius": [1, 2],
+        "radius": [2],
         "max_voxels": [10000, 40000, 160000],
         "closing": [1],
     },
     "fast_marching": {
         "sigma": [0.7, 1.2],
-        "contrast": [0.25, 0.5, 1.0, 2.0],
-        "steepness": [1.0, 2.0, 4.0],
+        "contrast": [0.5, 1.0, 2.0, 4.0],
+        "steepness": [1.0, 2.0],
         "time": [4.0, 6.0, 8.0, 11.0, 15.0, 20.0, 28.0, 40.0],
-        "closing": [0],
+        "dilation": [0, 1],
     },
 }
 
-SHRINK, SHRINK_STEPS = 0.7, 6  # leak control: tolerance x 0.7, at most six times
+SHRINK, ATTEMPTS = 0.6, 4  # leak control: 1, 0.6, 0.36, 0.22 x the tolerance, until the region fits
 
 
 def ball(patch, radius_mm):
@@ -93,34 +93,38 @@ def connected_threshold(patch, sigma, scale, tolerance, max_voxels, closing):
     image, seed = _smoothed(patch, sigma), _seed(patch)
     centre = float(image.GetPixel(seed))
     width = tolerance * _spread(patch, sigma, scale)
-    for _ in range(SHRINK_STEPS):
+    for _ in range(ATTEMPTS):
         region = _cached(patch, ("ct", sigma, centre, width), _grow, image, seed, centre, width)
         if np.count_nonzero(region) <= max_voxels:
             break
         width *= SHRINK
-    return _finish(patch, region, closing)
+    return _placed(patch, _close(region, closing))
 
 
 def confidence_connected(patch, sigma, multiplier, iterations, radius, max_voxels, closing):
     """Region growing within mean +- multiplier x SD of the region itself, re-estimated a few times."""
     image, seed = _smoothed(patch, sigma), _seed(patch)
-    for _ in range(SHRINK_STEPS):
+    for _ in range(ATTEMPTS):
         key = ("cc", sigma, multiplier, iterations, radius)
         region = _cached(patch, key, _grow_by_confidence, image, seed, multiplier, iterations, radius)
         if np.count_nonzero(region) <= max_voxels:
             break
         multiplier *= SHRINK
-    return _finish(patch, region, closing)
+    return _placed(patch, _close(region, closing))
 
 
-def fast_marching(patch, sigma, contrast, steepness, time, closing):
+def fast_marching(patch, sigma, contrast, steepness, time, dilation):
     """What a front from the click reaches by a given time; it runs at one voxel per unit of time, and slower
-    at edges: speed = 1 / (1 + (gradient magnitude / (contrast x its mean))^(2 x steepness))."""
+    at edges: speed = 1 / (1 + (gradient magnitude / (contrast x its mean))^(2 x steepness)). As smoothing
+    spreads an edge over the voxels before it, the front stops short: dilation adds that many voxels."""
     longest = max(GRID["fast_marching"]["time"] + [time])
     arrival = _cached(
         patch, ("fm", sigma, contrast, steepness), _march, patch, sigma, contrast, steepness, longest
     )
-    return _finish(patch, arrival <= time, closing)
+    reached = arrival <= time
+    if dilation:
+        reached = ndimage.binary_dilation(reached, iterations=dilation)
+    return _placed(patch, reached)
 
 
 METHODS = {
@@ -225,12 +229,20 @@ def _march(patch, sigma, contrast, steepness, longest):
     return sitk.GetArrayFromImage(sitk.FastMarching(speed, [_seed(patch)], 1.0, longest))
 
 
-def _finish(patch, region, closing):
-    """Close gaps of `closing` voxels, and put the crop's region back into the patch."""
-    if closing:
-        padded = np.pad(region, closing)
-        padded = ndimage.binary_closing(padded, ndimage.generate_binary_structure(3, 1), iterations=closing)
-        region = padded[(slice(closing, -closing),) * 3]
+def _close(region, steps):
+    """Morphological closing by a six-neighbour cross, on the region's bounding box alone."""
+    found = ndimage.find_objects(region.astype(np.uint8))
+    if steps < 1 or not found:
+        return region
+    cropped = np.pad(region[found[0]], steps)
+    cropped = ndimage.binary_closing(cropped, ndimage.generate_binary_structure(3, 1), iterations=steps)
+    closed = region.copy()
+    closed[found[0]] = cropped[(slice(steps, -steps),) * 3]
+    return closed
+
+
+def _placed(patch, region):
+    """The crop's region as a mask of the patch, without voxels outside the volume."""
     mask = np.zeros(patch.raw.shape, bool)
     mask[patch.box] = region
     return mask & patch.inside

@@ -8,8 +8,10 @@ Rules (the evaluation protocol of this project):
 - A structure is a label. Its connected parts (26-neighbourhood, on the volume's own grid) of at least
   60 patch voxels (3.4 mm^3 each at 1.5 mm) are what can be clicked; a label without such a part is left out.
   So both parotids written as one label make one structure, but a click asks for one of them.
-- Five clicks per structure, uniform over those voxels, and a sixth on the deepest voxel of the largest part.
-  The random numbers depend on seed, volume name and label alone, so any subset gives the same clicks.
+- Five clicks per structure, uniform over those parts: a voxel, then a place in it, as nobody clicks on voxel
+  centres (and a patch centred on them would lie half a voxel beside every volume of 1.5 mm spacing). A sixth
+  click in the deepest voxel of the largest part.
+- The random numbers depend on seed, volume name and label alone, so any subset gives the same clicks.
 - boundary="visible" is the main set. Volumes whose boundary is anything else are parcellations whose
   borders are partly convention; under boundary="all" they take part with cortical parcels merged into cortex
   and white matter and, as atlases have a hundred labels, at most six structures drawn at random from each.
@@ -88,10 +90,15 @@ class Structure:
 
 @dataclass(frozen=True)
 class Click:
-    """A voxel of a structure's part: index "0".."4" (uniform) or "deepest"; voxel_kji in the volume."""
+    """A place in a structure's part.
+
+    index: "0", "1", ... (uniform) or "deepest". voxel_kji: the volume's voxel; position_kji: the place in it,
+    a continuous index less than half a voxel from its centre. part: the part's number in Structure.parts.
+    """
 
     index: str
     voxel_kji: tuple
+    position_kji: tuple
     part: int
 
 
@@ -206,23 +213,30 @@ def draw_clicks(case, structure, spacing_kji, clicks=5, seed=0, deepest=True):
     voxels = np.argwhere(structure.parts > 0)
     start = np.array([s.start for s in structure.box])
     rng = generator(seed, case.name, str(structure.label))
-    # Drawn one at a time, so that the first two of five clicks are the two of a run with two.
-    chosen = [voxels[int(rng.integers(len(voxels)))] for _ in range(clicks)]
-    result = [_click(structure, str(n), voxel, start) for n, voxel in enumerate(chosen)]
+    result = []
+    for number in range(clicks):  # one at a time: the first two of five clicks are the two of a run with two
+        voxel = voxels[int(rng.integers(len(voxels)))] + start
+        result.append(_click(structure, str(number), voxel, rng))
     if deepest:
-        sizes = np.bincount(np.maximum(structure.parts, 0).ravel())
-        sizes[0] = 0
-        largest = np.pad(structure.parts == int(np.argmax(sizes)), 1)
-        depth = ndimage.distance_transform_edt(largest, sampling=spacing_kji)[1:-1, 1:-1, 1:-1]
-        result.append(
-            _click(structure, "deepest", np.unravel_index(int(np.argmax(depth)), depth.shape), start)
-        )
+        voxel = _deepest_voxel(structure, spacing_kji) + start
+        rng = generator(seed, case.name, str(structure.label), "deepest")
+        result.append(_click(structure, "deepest", voxel, rng))
     return result
 
 
-def _click(structure, index, voxel, start):
-    voxel_kji = tuple(int(v) for v in np.asarray(voxel) + start)
-    return Click(index, voxel_kji, structure.part_at(voxel_kji))
+def _deepest_voxel(structure, spacing_kji):
+    """Index in the structure's box; the volume's border counts as an edge, as nothing is known beyond."""
+    sizes = np.bincount(np.maximum(structure.parts, 0).ravel())
+    sizes[0] = 0
+    largest = np.pad(structure.parts == int(np.argmax(sizes)), 1)
+    depth = ndimage.distance_transform_edt(largest, sampling=spacing_kji)[1:-1, 1:-1, 1:-1]
+    return np.array(np.unravel_index(int(np.argmax(depth)), depth.shape))
+
+
+def _click(structure, index, voxel, rng):
+    voxel_kji = tuple(int(v) for v in voxel)
+    position = tuple(float(v + p) for v, p in zip(voxel_kji, rng.uniform(-0.49, 0.49, 3)))
+    return Click(index, voxel_kji, position, structure.part_at(voxel_kji))
 
 
 def generator(seed, *words):

@@ -84,12 +84,17 @@ class Methods:
     baselines: bool
     device: str
 
+    @property
+    def has_model(self):
+        """Whether a network is to run: always, unless only the baselines are asked for."""
+        return bool(self.model) or not self.baselines
+
     def build(self):
-        """{name: method}: the model unless only the baselines are asked for."""
+        """{name: method}, the network loaded."""
         from samu_core.evaluation.baselines import tuned_methods
 
         methods = {}
-        if self.model or not self.baselines:
+        if self.has_model:
             from samu_core.evaluation.protocol import NetworkMethod
             from samu_core.weights import load_network
 
@@ -122,9 +127,11 @@ _WORKER = {}
 def _start_worker(methods):
     """In a worker process: build the methods once, with one thread each, as the processes share the cores."""
     import SimpleITK as sitk
-    import torch
 
-    torch.set_num_threads(1)
+    if methods.has_model:
+        import torch
+
+        torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     _WORKER["methods"] = methods.build()
 

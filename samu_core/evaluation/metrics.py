@@ -48,28 +48,6 @@ def surface_dice(prediction, target, spacing_kji, tolerance_mm=2.0):
     return near / sum(counts)
 
 
-def component_at(mask, index_kji, spacing_kji=(1.0, 1.0, 1.0), reach_mm=5.0):
-    """The face-connected component of the mask that holds a voxel, as a mask of the same shape.
-
-    If that voxel is background, the component whose nearest voxel lies within reach_mm of it; else an empty
-    mask. This is the rule by which Prediction.mask keeps the clicked component.
-    """
-    mask = np.asarray(mask, bool)
-    index = tuple(int(np.clip(round_half_up(x), 0, n - 1)) for x, n in zip(index_kji, mask.shape))
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return np.zeros_like(mask)
-    if labels[index] == 0:
-        voxels = np.argwhere(mask)
-        offset = (voxels - np.asarray(index_kji, float)) * np.asarray(spacing_kji, float)
-        squared = np.einsum("nd,nd->n", offset, offset)
-        nearest = int(np.argmin(squared))
-        if squared[nearest] > reach_mm**2:
-            return np.zeros_like(mask)
-        index = tuple(voxels[nearest])
-    return labels == labels[index]
-
-
 def round_half_up(x):
     """The nearest integer, halves upwards: a patch centre (63.5) is always voxel 64, never 63 (banker's)."""
     return int(np.floor(float(x) + 0.5))

@@ -6,8 +6,8 @@ connected part of the label that holds the click, as far as it lies in the patch
 measure); dice_label takes all voxels of the label in the patch instead (the paper's "whole 3D target", which
 differs where one label names several objects); dice_native the whole part on the volume's own grid.
 
-A method is a callable: method(ClickPatch) -> bool mask of the patch (KJI). If it has a logits(ClickPatch)
-method, as the network has, that is what goes to the native grid.
+A method is a callable: method(ClickPatch) -> bool mask of the patch (KJI). If it has a prediction(ClickPatch)
+method, as the network has, that Prediction is what goes to the native grid.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import numpy as np
 
 from samu_core.errors import SamuError
 from samu_core.evaluation import cases as protocol_cases
-from samu_core.evaluation.metrics import component_at, dice, surface_dice
+from samu_core.evaluation.metrics import dice, surface_dice
 from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT, ClickRow, EvaluationResult, by_method
-from samu_core.geometry import PatchGrid, Volume
+from samu_core.geometry import GridGeometry, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
 from samu_core.io import read_volume
+from samu_core.prediction import Prediction
 
 TOLERANCE_MM = 2.0
 
@@ -112,15 +113,30 @@ class NetworkMethod:
             return self.network.decode(self.network.encode(image), prompt)[0, 0].float().cpu().numpy()
 
     def __call__(self, patch):
-        key = ("logits", id(self))
+        geometry = patch.grid.geometry
+        return self.prediction(patch).mask(geometry).full(geometry).astype(bool)
+
+    def prediction(self, patch):
+        """The Prediction a user would get, kept with the patch."""
+        key = ("prediction", id(self))
         if key not in patch.cache:
-            patch.cache[key] = self.logits(patch)
-        return clicked_mask(patch.cache[key], patch)
+            patch.cache[key] = Prediction(self.logits(patch), patch.grid, patch.point_ras)
+        return patch.cache[key]
 
 
-def clicked_mask(logits, patch):
-    """Probability >= 0.5, then the component that holds the click."""
-    return component_at(logits >= 0, patch.click_kji, (patch.spacing,) * 3)
+def native_dice(method, patch, mask, target):
+    """Dice with the whole clicked part on the volume's own grid, beyond the patch included.
+
+    Methods that give masks only are taken to the volume's grid as the network's logits are, by linear
+    interpolation and a threshold at one half, without another choice of component.
+    """
+    geometry = target.geometry
+    if hasattr(method, "prediction"):
+        region = method.prediction(patch).mask(geometry)
+    else:
+        logits = np.where(mask, 1.0, -1.0).astype(np.float32)
+        region = Prediction(logits, patch.grid, patch.point_ras).mask(geometry, clicked_component=False)
+    return dice(region.full(geometry), target.native_part())
 
 
 def evaluate_network(
@@ -200,11 +216,11 @@ class Target:
     click: protocol_cases.Click
     part: np.ndarray
     whole_label: np.ndarray
-    label_volume: Volume
+    geometry: GridGeometry  # of the volume
 
     def native_part(self):
         """The clicked part on the volume's own grid, whole."""
-        mask = np.zeros(self.label_volume.array.shape, bool)
+        mask = np.zeros(self.geometry.shape_kji, bool)
         mask[self.structure.box] = self.structure.parts == self.click.part
         return mask
 
@@ -226,11 +242,11 @@ def click_patches(case, options=DEFAULTS, only=None):
             case, structure, spacing[::-1], options.clicks, options.seed, options.deepest
         )
         for click in clicks:
-            point = image.geometry.ijk_to_point(click.voxel_kji[::-1])
+            point = image.geometry.ijk_to_point(click.position_kji[::-1])
             grid = PatchGrid.for_click(image, point, patch_spacing, options.size)
             patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality)
             around = grid.sample(_label_crop(structure, click.part, image.geometry), "nearest")
-            yield patch, Target(structure, click, around == 2, around >= 1, labels)
+            yield patch, Target(structure, click, around == 2, around >= 1, image.geometry)
 
 
 def _label_crop(structure, part, geometry):

@@ -1,0 +1,137 @@
+"""Each classical baseline does what it is for."""
+
+import numpy as np
+import pytest
+from evaluation_data import ball
+
+from samu_core.evaluation import baselines
+from samu_core.evaluation.metrics import dice
+from samu_core.evaluation.protocol import ClickPatch
+from samu_core.evaluation.tuning import Scores, format_tuned
+from samu_core.geometry import PatchGrid
+
+SIZE = 48
+
+
+def make_patch(raw, modality=None):
+    grid = PatchGrid((10.0, -20.0, 30.0), raw.shape[0], 1.5)
+    point = np.array(grid.center_ras)
+    return ClickPatch(raw.astype(np.float32), grid.point_to_kji(point), grid, point, modality)
+
+
+@pytest.fixture
+def bright_ball():
+    """A ball of 18 mm radius, a little beside the click, bright on dark noise."""
+    target = ball((SIZE,) * 3, (25, 22, 24), 12)
+    noise = np.random.default_rng(0).normal(0, 30, target.shape)
+    return make_patch(100 + 300 * target + noise), target
+
+
+# What a user would set for a clean object; TUNED is a compromise between organs, lesions and bones.
+CLEAN = {
+    "connected_threshold": {
+        "sigma": 1.2,
+        "scale": "patch",
+        "tolerance": 1.1,
+        "max_voxels": 40000,
+        "closing": 1,
+    },
+    "confidence_connected": {
+        "sigma": 0.5,
+        "multiplier": 4.0,
+        "iterations": 3,
+        "radius": 2,
+        "max_voxels": 40000,
+        "closing": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(CLEAN))
+def test_region_growing_finds_a_bright_ball(name, bright_ball):
+    patch, target = bright_ball
+    assert dice(baselines.METHODS[name](patch, **CLEAN[name]), target) > 0.8
+
+
+def test_fast_marching_stops_at_the_edge_of_a_bright_ball(bright_ball):
+    patch, target = bright_ball
+    parameters = dict(baselines.TUNED["fast_marching"], sigma=0.7, contrast=2.0, steepness=1.0, dilation=0)
+    masks = {time: baselines.fast_marching(patch, **{**parameters, "time": time}) for time in (5.0, 35.0)}
+    assert dice(masks[35.0], target) > 0.8
+    # Where there is no edge the front has unit speed: a ball of five voxels.
+    assert np.count_nonzero(masks[5.0]) == pytest.approx(
+        np.count_nonzero(ball((SIZE,) * 3, (24,) * 3, 5)), rel=0.3
+    )
+
+
+def test_the_ball_has_its_radius_and_stays_in_the_volume(bright_ball):
+    patch, _ = bright_ball
+    mask = baselines.ball(patch, radius_mm=15.0)
+    assert np.count_nonzero(mask) == pytest.approx(4 / 3 * np.pi * 1000, rel=0.03)
+    assert dice(mask, ball((SIZE,) * 3, (23.5,) * 3, 10)) == 1.0
+    raw = patch.raw.copy()
+    raw[:23] = np.nan
+    cut = baselines.ball(make_patch(raw), radius_mm=15.0)
+    assert not cut[:23].any()
+    assert (cut == (mask & np.isfinite(raw))).all()
+
+
+@pytest.mark.parametrize("name", list(baselines.METHODS))
+def test_baselines_stay_inside_a_volume_that_fills_the_patch_partly(name, bright_ball):
+    patch, target = bright_ball
+    raw = np.full_like(patch.raw, np.nan)
+    raw[22:26, 5:40, 10:45] = patch.raw[22:26, 5:40, 10:45]
+    mask = baselines.tuned_methods()[name](make_patch(raw))
+    assert mask.dtype == bool and mask.shape == raw.shape and mask.any()
+    assert not mask[np.isnan(raw)].any()
+
+
+def test_a_leak_is_held_back(bright_ball):
+    """On a ramp every tolerance leaks; the limit makes the region shrink until it fits."""
+    ramp = np.broadcast_to(np.linspace(0, 100, SIZE)[:, None, None], (SIZE,) * 3)
+    parameters = dict(baselines.TUNED["connected_threshold"], tolerance=1.0, scale="patch", closing=0)
+    free = baselines.connected_threshold(make_patch(ramp), **{**parameters, "max_voxels": 10**9})
+    held = baselines.connected_threshold(make_patch(ramp), **{**parameters, "max_voxels": 20000})
+    assert np.count_nonzero(free) > 50000
+    assert 0 < np.count_nonzero(held) <= 20000
+
+
+def test_ct_is_clamped_so_that_metal_does_not_set_the_scale():
+    target = ball((SIZE,) * 3, (24, 24, 24), 10)
+    raw = np.where(target, 150.0, 0.0) + np.random.default_rng(0).normal(0, 10, target.shape)
+    raw[0, 0, :8] = 30000
+    found = baselines.connected_threshold(make_patch(raw, "CT"), **CLEAN["connected_threshold"])
+    assert dice(found, target) > 0.8
+
+
+def test_constant_patch_and_border_click_do_not_fail():
+    for name, method in baselines.tuned_methods().items():
+        constant = make_patch(np.zeros((SIZE,) * 3))
+        assert method(constant).shape == (SIZE,) * 3, name
+
+
+def test_every_tuned_value_is_on_its_grid():
+    """TUNED comes from --tune; a hand-edited value would not be one of the grid's combinations."""
+    assert set(baselines.TUNED) == set(baselines.GRID) == set(baselines.METHODS)
+    for name, parameters in baselines.TUNED.items():
+        assert parameters in baselines.combinations(name), name
+
+
+def test_tuning_picks_the_best_radius_over_data_sets():
+    """Two data sets, one with three times as many clicks: they weigh the same."""
+    scores = Scores(["ball"])
+    patch = make_patch(np.zeros((SIZE,) * 3))
+    small, large = (ball((SIZE,) * 3, (23.5,) * 3, radius / 1.5) for radius in (9.0, 19.0))
+    for _ in range(3):
+        scores.add("many", patch, small)
+    scores.add("few", patch, large)
+    radii = baselines.GRID["ball"]["radius_mm"]
+    by_hand = [
+        (dice(baselines.ball(patch, r), small) + dice(baselines.ball(patch, r), large)) / 2 for r in radii
+    ]
+    parameters, value = scores.best()["ball"]
+    assert parameters == {"radius_mm": radii[int(np.argmax(by_hand))]}
+    assert value == pytest.approx(max(by_hand))
+    namespace = {}
+    exec(format_tuned(scores.best()), namespace)
+    assert namespace["TUNED"] == {"ball": parameters}
