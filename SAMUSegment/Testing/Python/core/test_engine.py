@@ -1,0 +1,99 @@
+"""Choice of device and precision, and the network run on arrays."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import samu_core
+from samu_core import engine as engine_module
+from samu_core.errors import SamuError
+
+torch = pytest.importorskip("torch")
+
+
+def run(code):
+    """Exit code of a fresh Python."""
+    root = str(Path(samu_core.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode
+
+
+class Network(torch.nn.Module):
+    """One convolution, and the click's distance from the patch's lower corner added to it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = torch.nn.Conv3d(1, 1, 3, padding=1)
+        self.flat = torch.nn.Parameter(torch.zeros(1, 1, 1, 1))  # four dimensions: not for channels-last
+
+    def encode(self, patch):
+        return self.convolution(patch)
+
+    def decode(self, features, prompt):
+        return features + prompt.position.norm() + self.flat[None]
+
+
+def test_bfloat16_is_close_to_float32():
+    patch = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    results = {}
+    for precision in ("float32", "bfloat16"):
+        engine = engine_module.TorchEngine(Network(), "cpu", precision)
+        features = engine.encode(patch)
+        assert features.dtype == getattr(torch, precision)
+        results[precision] = engine.decode(features, np.array([0.5, 0.25, 0.75]))
+        assert results[precision].dtype == np.float32 and results[precision].shape == patch.shape
+    difference = np.abs(results["float32"] - results["bfloat16"]).max()
+    assert 0 < difference < 0.05
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "mps", ""])
+def test_unknown_devices_are_refused(device):
+    with pytest.raises(SamuError, match="device"):
+        engine_module.choose_device(device)
+
+
+def test_device_and_precision_choice(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engine_module.choose_device("auto") == "cpu"
+    with pytest.raises(SamuError, match="no CUDA device"):
+        engine_module.choose_device("cuda")
+    for supported, wanted in ((False, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr(engine_module, "_cpu_has_bfloat16", lambda torch, s=supported: s)
+        assert engine_module.choose_precision("auto", "cpu") == wanted
+    with pytest.raises(SamuError, match="float16"):
+        engine_module.choose_precision("float16", "cpu")
+    monkeypatch.setattr(engine_module, "_cpu_has_bfloat16", lambda torch: False)
+    with pytest.raises(SamuError, match="does not compute in bfloat16"):
+        engine_module.choose_precision("bfloat16", "cpu")
+    with pytest.raises(SamuError, match="one of"):
+        engine_module.choose_precision("int8", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert engine_module.choose_device("auto") == engine_module.choose_device("cuda") == "cuda"
+    assert engine_module.choose_device("cuda:0") == "cuda:0"
+    with pytest.raises(SamuError, match="no CUDA device 1"):
+        engine_module.choose_device("cuda:1")
+    for supported, wanted in ((False, "float16"), (True, "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda s=supported: s)
+        assert engine_module.choose_precision("auto", "cuda") == wanted
+
+
+def test_missing_torch_is_said_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SamuError, match="PyTorch is missing"):
+        engine_module.import_torch()
+
+
+def test_importing_the_predictor_does_not_import_torch():
+    code = "import sys, samu_core.predictor, samu_core.io; sys.exit('torch' in sys.modules)"
+    assert run(code) == 0
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, samu_core; sys.exit(bool({'torch', 'numpy', 'SimpleITK'} & set(sys.modules)))"
+    assert run(code) == 0

@@ -1,0 +1,155 @@
+"""The network on one device in one precision: arrays in, arrays out.
+
+This is the seam for other ways to run the same network: whatever offers `encode` and `decode` like
+TorchEngine can take its place in the Predictor.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from samu_core.errors import SamuError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def import_torch() -> Any:
+    """torch, or a SamuError that says how to get it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise SamuError(
+            "PyTorch is missing; install it (in Slicer: the PyTorch extension; elsewhere: pip install torch)."
+        ) from error
+    return torch
+
+
+def choose_device(wanted: str) -> str:
+    """A torch device name for "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        SamuError: CUDA is asked for and not there, or the name is unknown.
+    """
+    name, _, number = wanted.partition(":")
+    if wanted not in ("auto", "cpu") and not (name == "cuda" and (number.isdigit() or wanted == "cuda")):
+        raise SamuError(f'The device is "auto", "cpu" or "cuda"; got {wanted!r}.')
+    if wanted == "cpu":
+        return "cpu"
+    torch = import_torch()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda" if count else "cpu"
+    if not count:
+        raise SamuError('PyTorch finds no CUDA device; choose the device "cpu" or "auto".')
+    if number and int(number) >= count:
+        raise SamuError(f"There is no CUDA device {number}; PyTorch finds {count}, numbered from 0.")
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """The precision of the convolutions for "auto" or a name of PRECISIONS.
+
+    "auto" is bfloat16 where the hardware computes in it (a GPU, a CPU with AVX512-BF16 or AMX),
+    else float16 on a GPU and float32 on a CPU.
+
+    Raises:
+        SamuError: the device does not compute in the precision asked for.
+    """
+    if wanted not in ("auto", *PRECISIONS):
+        raise SamuError(f'The precision is "auto" or one of {", ".join(PRECISIONS)}; got {wanted!r}.')
+    if wanted == "float32":
+        return wanted
+    torch = import_torch()
+    if device == "cpu":
+        if wanted == "float16" or (wanted == "bfloat16" and not _cpu_has_bfloat16(torch)):
+            raise SamuError(
+                f'This CPU does not compute in {wanted}; choose the precision "auto" or "float32".'
+            )
+        return "bfloat16" if _cpu_has_bfloat16(torch) else "float32"
+    has_bfloat16 = bool(torch.cuda.is_bf16_supported())
+    if wanted == "bfloat16" and not has_bfloat16:
+        raise SamuError('This GPU does not compute in bfloat16; choose the precision "auto" or "float16".')
+    return wanted if wanted != "auto" else ("bfloat16" if has_bfloat16 else "float16")
+
+
+def _cpu_has_bfloat16(torch: Any) -> bool:
+    # A private operator, but the only question that oneDNN answers; without it, say no.
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def device_title(device: str) -> str:
+    """Name of a device for people, e.g. "CPU" or "NVIDIA H200"."""
+    if device == "cpu":
+        return "CPU"
+    return str(import_torch().cuda.get_device_name(device))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which CUDA says that its memory is full."""
+    torch = import_torch()
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "CUDA out of memory" in text or "ALLOC_FAILED" in text or "CUDA error: out of memory" in text
+    )
+
+
+class TorchEngine:
+    """A network moved to a device, with mixed precision and channels-last memory.
+
+    Args:
+        network: nn.Module with `encode(patch) -> features` and `decode(features, prompt) -> logits`;
+            it is moved to the device in place and set to evaluation.
+        device: as choose_device returns it.
+        precision: as choose_precision returns it.
+    """
+
+    def __init__(self, network: Any, device: str, precision: str):
+        torch = import_torch()
+        self.network = network
+        self.device = device
+        self.precision = precision
+        network.eval()
+        network.to(device)
+        # oneDNN and cuDNN both convolve channels-last data without repacking it. Not by network.to(),
+        # which would stumble over parameters of four dimensions.
+        for parameter in network.parameters():
+            if parameter.dim() == 5:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def encode(self, patch: np.ndarray) -> Any:
+        """Image features of a normalised patch, (D, H, W) float32; they stay on the device."""
+        torch = import_torch()
+        with torch.inference_mode(), self._autocast(torch):
+            tensor = torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32))[None, None]
+            tensor = tensor.to(self.device).contiguous(memory_format=torch.channels_last_3d)
+            features = self.network.encode(tensor)
+            self._wait(torch)
+        return features
+
+    def decode(self, features: Any, fraction_kji: np.ndarray) -> np.ndarray:
+        """Logits (D, H, W) float32 for a click at (k, j, i) fractions of the patch."""
+        from samu_core.prompt import PointPrompt
+
+        torch = import_torch()
+        with torch.inference_mode(), self._autocast(torch):
+            prompt = PointPrompt.from_fraction(fraction_kji).to(self.device)
+            logits = self.network.decode(features, prompt)[0, 0]
+        return np.ascontiguousarray(logits.float().cpu().numpy())
+
+    def _autocast(self, torch: Any) -> AbstractContextManager:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.precision))
+
+    def _wait(self, torch: Any) -> None:
+        # CUDA works behind the caller's back; without this, times and errors land in a later stage.
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)

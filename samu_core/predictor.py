@@ -1,0 +1,321 @@
+"""From a click in a volume to a Prediction: the one entry for Slicer, the command line and Python."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from samu_core.engine import (
+    TorchEngine,
+    choose_device,
+    choose_precision,
+    device_title,
+    import_torch,
+    is_out_of_memory,
+)
+from samu_core.errors import Cancelled, SamuError
+from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM, PatchGrid, Volume
+from samu_core.intensity import normalize_patch
+from samu_core.prediction import Prediction
+
+
+@dataclass
+class _Call:
+    """What one call of predict() brings along."""
+
+    cancelled: Callable[[], bool] | None
+    progress: Callable[[str], None] | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    notice: str = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Cancellation before, progress at, and the time of a stage."""
+        self.check()
+        if self.progress is not None:
+            self.progress(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def check(self) -> None:
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled()
+
+
+@dataclass
+class _Encoded:
+    """A patch whose features are at hand, and what they were made of."""
+
+    grid: PatchGrid
+    volume: weakref.ref
+    geometry: Any
+    modality: str | None
+    version: Any
+    patch: np.ndarray
+    inside: np.ndarray
+    features: Any = None
+
+    def holds(self, grid: PatchGrid, modality: str | None, patch: np.ndarray) -> bool:
+        """True when the features are those of this very patch."""
+        if self.grid != grid or self.modality != modality:
+            return False
+        # Compared as bits, in which NaN equals NaN.
+        return np.array_equal(patch.view(np.uint32), self.patch.view(np.uint32))
+
+    def same_volume(self, volume: Volume) -> bool:
+        """By promise of its version, or the very same object (whose voxels may have changed)."""
+        return self.promised(volume) or (volume.version is None and self.volume() is volume)
+
+    def promised(self, volume: Volume) -> bool:
+        """True when the version says that place and voxels are unchanged."""
+        return (
+            volume.version is not None
+            and volume.version == self.version
+            and volume.geometry == self.geometry
+            and volume.modality == self.modality
+        )
+
+
+class Predictor:
+    """Segments what is clicked. Thread-safe: one prediction at a time, others wait for it.
+
+    The network is loaded at the first prediction or by `warm_up`. The features of the last patch are
+    kept, so a second click in the same patch costs the decoder only.
+
+    Args:
+        weights: file of the network's weights; None is the bundled one.
+        device: "auto" (CUDA if there is any), "cpu", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        network: an nn.Module like samu_core.network.SAMU to be used instead of the weights.
+        patch_size: voxels along each axis of the patch, a multiple of 32.
+        reuse_radius_mm: a click this close to the centre of the last patch is predicted in that patch
+            instead of one of its own. 0: every click has its own patch.
+        on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
+
+    Attributes:
+        notice: the last such line; empty when nothing unusual happened.
+    """
+
+    def __init__(
+        self,
+        weights: Any = None,
+        device: str = "auto",
+        precision: str = "auto",
+        network: Any = None,
+        *,
+        patch_size: int = PATCH_SIZE,
+        reuse_radius_mm: float = 0.0,
+        on_notice: Callable[[str], None] | None = None,
+    ):
+        self.notice = ""
+        self._weights = weights
+        self._wanted = (device, precision)
+        self._network = network
+        self._patch_size = patch_size
+        self._reuse_radius_mm = reuse_radius_mm
+        self._on_notice = on_notice
+        self._lock = threading.Lock()
+        self._chosen: tuple[str, str] | None = None
+        self._engine: Any = None
+        self._encoded: _Encoded | None = None
+
+    @property
+    def device(self) -> str:
+        """torch device, "cpu" or "cuda"; imports torch at first use. SamuError if it is not there."""
+        return self._choice()[0]
+
+    @property
+    def precision(self) -> str:
+        """Precision of the convolutions, a name of samu_core.engine.PRECISIONS."""
+        return self._choice()[1]
+
+    @property
+    def description(self) -> str:
+        """Device and precision for people, e.g. "CPU, float32". Does not load the network."""
+        device, precision = self._choice()
+        return f"{device_title(device)}, {precision}"
+
+    @property
+    def loaded(self) -> bool:
+        """True once the network is in memory."""
+        return self._engine is not None
+
+    def predict(
+        self,
+        volume: Volume,
+        point_ras: Any,
+        *,
+        spacing: float | str = PATCH_SPACING_MM,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Prediction:
+        """The logits of the structure at a point.
+
+        Args:
+            volume: CT or MR.
+            point_ras: (3,) RAS mm, inside the volume.
+            spacing: voxel size of the patch in mm, or "native"; the field of view grows with it.
+            cancelled: asked between stages; True raises Cancelled.
+            progress: called with the name of each stage as it begins: "sample", "normalize", "load",
+                "encode", "decode". Stages whose result is at hand are left out.
+
+        Raises:
+            PointOutsideVolumeError, VolumeError: there is nothing to segment at the point.
+            WeightsError: the network cannot be loaded.
+            Cancelled: `cancelled` said so.
+        """
+        point = volume.require_inside(point_ras)
+        call = _Call(cancelled, progress)
+        with self._lock:
+            call.check()
+            encoded = self._patch(volume, point, spacing, call)
+            logits = self._logits(encoded, point, call)
+            device, precision = self._chosen
+            return Prediction(
+                logits=logits,
+                grid=encoded.grid,
+                point_ras=point,
+                seconds=call.seconds,
+                device=device,
+                precision=precision,
+                inside=encoded.inside,
+                notice=call.notice,
+            )
+
+    def warm_up(self) -> float:
+        """Load the network and run it once, so that the first click is as fast as the others.
+
+        Returns the seconds that took. Forgets the last patch.
+
+        Call it in the thread that will predict: cuDNN's plans belong to a thread.
+        """
+        start = time.perf_counter()
+        grid = PatchGrid((0.0, 0.0, 0.0), self._patch_size)
+        patch = np.zeros((self._patch_size,) * 3, np.float32)
+        nowhere = _Encoded(grid, lambda: None, None, None, None, patch, np.ones(patch.shape, bool))
+        with self._lock:
+            self._logits(nowhere, np.zeros(3), _Call(None, None))
+            self._encoded = None
+        return time.perf_counter() - start
+
+    def clear_cache(self) -> None:
+        """Forget the last patch and free its features."""
+        with self._lock:
+            self._encoded = None
+
+    def _choice(self) -> tuple[str, str]:
+        # No lock: a GUI thread may ask while another one predicts, and both would choose the same.
+        if self._chosen is None:
+            device = choose_device(self._wanted[0])
+            self._chosen = (device, choose_precision(self._wanted[1], device))
+        return self._chosen
+
+    def _patch(self, volume: Volume, point: np.ndarray, spacing: float | str, call: _Call) -> _Encoded:
+        """The patch for a click; with features if it is the last one."""
+        grid = PatchGrid.for_click(volume, point, spacing, self._patch_size)
+        last = self._encoded
+        if last is not None and self._may_reuse(last, volume, grid):
+            grid = last.grid
+        if last is not None and last.grid == grid and last.promised(volume):
+            return last
+        with call.stage("sample"):
+            patch = grid.sample(volume)
+        if last is not None and last.holds(grid, volume.modality, patch):
+            last.volume, last.geometry, last.version = weakref.ref(volume), volume.geometry, volume.version
+            return last
+        return _Encoded(
+            grid,
+            weakref.ref(volume),
+            volume.geometry,
+            volume.modality,
+            volume.version,
+            patch,
+            np.isfinite(patch),
+        )
+
+    def _may_reuse(self, last: _Encoded, volume: Volume, grid: PatchGrid) -> bool:
+        """True when the click lies close enough to the centre of the last patch of this volume."""
+        if self._reuse_radius_mm <= 0 or (last.grid.size, last.grid.spacing) != (grid.size, grid.spacing):
+            return False
+        distance = float(np.linalg.norm(np.subtract(last.grid.center_ras, grid.center_ras)))
+        within = min(self._reuse_radius_mm, grid.size * grid.spacing / 2)
+        return distance <= within and last.geometry == volume.geometry and last.same_volume(volume)
+
+    def _logits(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+        """Encode if need be, decode; on the CPU if the GPU's memory is too small."""
+        try:
+            return self._run(encoded, point, call)
+        except Exception as error:
+            if self._choice()[0] == "cpu" or not is_out_of_memory(error):
+                raise
+        # Outside the handler: the error's traceback keeps the tensors that filled the memory.
+        self._move_to_cpu(encoded, call)
+        return self._run(encoded, point, call)
+
+    def _run(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+        normalized = None
+        if encoded.features is None:
+            with call.stage("normalize"):
+                normalized = normalize_patch(encoded.patch, encoded.modality)
+        self._load(call)
+        if encoded.features is None:
+            # The old features go first: both together may not fit.
+            self._encoded = None
+            with call.stage("encode"):
+                encoded.features = self._engine.encode(normalized)
+            self._encoded = encoded
+        with call.stage("decode"):
+            logits = self._engine.decode(encoded.features, encoded.grid.fraction_kji(point))
+        call.check()
+        if np.isfinite(logits).all():
+            return logits
+        return self._repeat_exactly(encoded, point, call)
+
+    def _load(self, call: _Call) -> None:
+        if self._engine is not None:
+            return
+        device, precision = self._choice()
+        with call.stage("load"):
+            if self._network is None:
+                import_torch()
+                from samu_core.weights import load_network
+
+                self._network = load_network(self._weights, map_location="cpu")
+            self._engine = TorchEngine(self._network, device, precision)
+
+    def _repeat_exactly(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+        """Half precision may overflow on unusual images; float32 does not, with sound weights."""
+        device, precision = self._choice()
+        self._encoded, encoded.features = None, None
+        if precision == "float32":
+            raise SamuError("The network's result is not a number; its weights seem to be damaged.")
+        self._chosen, self._engine = (device, "float32"), None
+        self._say(f"The result in {precision} was not a number; this and later clicks use float32.", call)
+        return self._run(encoded, point, call)
+
+    def _move_to_cpu(self, encoded: _Encoded, call: _Call) -> None:
+        torch = import_torch()
+        self._encoded, encoded.features, self._engine = None, None, None
+        self._chosen = ("cpu", choose_precision("auto", "cpu"))
+        if self._network is not None:
+            self._network.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._say(
+            "The GPU has too little free memory; this and later clicks run on the CPU, which is slower. "
+            "Close other programs that use the GPU to have it back after a restart.",
+            call,
+        )
+
+    def _say(self, text: str, call: _Call) -> None:
+        self.notice = call.notice = text
+        if self._on_notice is not None:
+            self._on_notice(text)
