@@ -137,7 +137,8 @@ def contentFingerprint(segmentationNode: Any) -> tuple:
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
         labelmap = segment.GetRepresentation(BINARY_LABELMAP)
-        modified = None if labelmap is None else (id(labelmap), labelmap.GetMTime())
+        # A modification time is never used twice, not even by another object.
+        modified = None if labelmap is None else labelmap.GetMTime()
         marks.append((segmentation.GetNthSegmentID(index), segment.GetLabelValue(), modified))
     return tuple(marks)
 
@@ -163,6 +164,8 @@ class SegmentWriter:
         self._observed: Any | None = None
         self._observerTags: list[int] = []
         self._edits = 0
+        # How many steps redo() may go forward; None: as many as the engine has.
+        self._redoSteps: int | None = None
 
     @property
     def segmentationNode(self) -> Any | None:
@@ -202,6 +205,7 @@ class SegmentWriter:
         if not self._logic.SaveStateForUndo():
             raise SamuError("The state for Undo could not be saved; nothing was changed.")
         self._edits = 0
+        self._redoSteps = None
 
     def select(self, segmentID: str) -> None:
         """Select a segment; the editable area is computed for the selected one."""
@@ -257,8 +261,10 @@ class SegmentWriter:
         """
         if self._edits and self.canUndo():
             self._logic.Undo()
-            # Saving again drops the state that was left, so that redo cannot bring it back.
+            # Saving again replaces the state that was left, so that redo cannot bring it back. What
+            # remains as the last redo step equals the present state: not offered.
             self._logic.SaveStateForUndo()
+            self._redoSteps = 0
         self._edits = 0
 
     def canUndo(self) -> bool:
@@ -267,13 +273,14 @@ class SegmentWriter:
 
     def canRedo(self) -> bool:
         """True when redo() would change something."""
-        return self.segmentationNode is not None and bool(self._logic.CanRedo())
+        return self.segmentationNode is not None and self._redoSteps != 0 and bool(self._logic.CanRedo())
 
     def undo(self) -> bool:
         """Restore all segments of the bound segmentation to the previous state; False if there is none."""
         available = self.canUndo()
         if available:
             self._logic.Undo()
+            self._redoSteps = None if self._redoSteps is None else self._redoSteps + 1
         return available
 
     def redo(self) -> bool:
@@ -281,6 +288,7 @@ class SegmentWriter:
         available = self.canRedo()
         if available:
             self._logic.Redo()
+            self._redoSteps = None if self._redoSteps is None else self._redoSteps - 1
         return available
 
     def _observe(self, segmentation: Any) -> None:
@@ -295,6 +303,7 @@ class SegmentWriter:
         ]
         self._observed = segmentation
         self._edits = 0
+        self._redoSteps = None
 
     def _onEdit(self, _caller: Any, _event: str) -> None:
         self._edits += 1
