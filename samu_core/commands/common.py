@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from samu_core.predictor import Predictor
 
-DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -41,6 +41,13 @@ def patch_spacing(text: str) -> float | str:
     return value
 
 
+def device(text: str) -> str:
+    """A name of a device; whether it is there is known only later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda or cuda:N")
+    return text
+
+
 class AppendClick(argparse.Action):
     """Collects --point and --ijk in one list, in the order of the command line: (kind, (a, b, c))."""
 
@@ -66,7 +73,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", type=Path, metavar="FILE", help="weights or checkpoint (default: the bundled)"
     )
-    group.add_argument("--device", choices=DEVICES, default="auto")
+    group.add_argument(
+        "--device",
+        type=device,
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: cuda if there is any)",
+    )
     group.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="default: the fastest that is exact"
     )
@@ -76,7 +88,7 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
     """The predictor that the options ask for. Sub-commands call it through this module."""
     from samu_core.predictor import Predictor
 
-    return Predictor(weights=args.model, device=args.device, precision=args.precision)
+    return Predictor(weights=args.model, device=args.device, precision=args.precision, on_notice=warn)
 
 
 def report(message: str) -> None:

@@ -122,8 +122,6 @@ def click(volume: Volume, target: Target, predictor: Predictor, args: argparse.N
     seconds = time.perf_counter() - start
     if region.empty:
         common.warn(f"{target.name}: nothing was found there")
-    if prediction.notice:
-        common.warn(prediction.notice)
     common.report(f"Clicked {target.name}: {seconds * 1000:.0f} ms")
     return Result(target, prediction, region.full(volume.geometry), seconds)
 

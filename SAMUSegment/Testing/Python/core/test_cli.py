@@ -181,7 +181,7 @@ def test_point_outside_names_the_bounds_and_writes_nothing(capsys, predictor, im
         (["--ijk", 1, 2, 3, "--threshold", 0], "between 0 and 1"),
         (["--ijk", 1, 2, 3, "--threshold", 1.5], "between 0 and 1"),
         (["--ijk", 1, 2, 3, "--spacing", -1], "voxel size"),
-        (["--ijk", 1, 2, 3, "--device", "tpu"], "invalid choice"),
+        (["--ijk", 1, 2, 3, "--device", "tpu"], "not auto, cpu, cuda"),
         (["--ijk", 1, 2, 3, "--no-such-option"], "unrecognized"),
     ],
 )
