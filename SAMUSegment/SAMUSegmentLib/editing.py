@@ -227,23 +227,35 @@ class SegmentWriter:
             SamuError: the engine reported an error; the segmentation may be half written, call
                 `revert`.
         """
-        logic, node = self._logic, self._segmentationNode
+        self._messages.clear()
+        self.select(segmentID)
+        if mode == "set":
+            self._moveToLattice(segmentID, extent, grid)
+            mask, extent = self._widenedToSegment(segmentID, mask, extent, grid)
+        self._handOver(segmentID, labelmapFromMask(mask, extent, grid), mode)
+        if self._messages:
+            raise SamuError(
+                f"'{nameOf(self._segmentationNode)}' could not be edited ({self._messages[0]}); "
+                "nothing was changed."
+            )
+
+    def _handOver(self, segmentID: str, labelmap: Any, mode: str) -> None:
+        logic = self._logic
         modes = {
             "add": logic.ModificationModeAdd,
             "subtract": logic.ModificationModeRemove,
             "set": logic.ModificationModeSet,
         }
-        if mode == "set":
-            mask, extent = self._widenedToSegment(segmentID, mask, extent, grid)
-        self._messages.clear()
-        self.select(segmentID)
-        logic.ModifySegmentByLabelmap(
-            node, segmentID, labelmapFromMask(mask, extent, grid), modes[mode], False, False
-        )
-        if self._messages:
-            raise SamuError(
-                f"'{nameOf(node)}' could not be edited ({self._messages[0]}); nothing was changed."
-            )
+        # Per segment; masking is not bypassed, which would also switch overwriting off.
+        logic.ModifySegmentByLabelmap(self._segmentationNode, segmentID, labelmap, modes[mode], True, False)
+
+    def _moveToLattice(self, segmentID: str, extent: Extent, grid: SegmentationGrid) -> None:
+        # The engine's set mode takes an imported segment's own lattice for the reference lattice and so
+        # erases in the wrong place; adding nothing makes it resample the segment first.
+        labelmap = segmentLabelmap(self._segmentationNode, segmentID)
+        if labelmap is not None and not _isOnLattice(labelmap, grid):
+            nothing = np.zeros(extentShape(extent), dtype=np.uint8)
+            self._handOver(segmentID, labelmapFromMask(nothing, extent, grid), "add")
 
     def _widenedToSegment(
         self, segmentID: str, mask: np.ndarray, extent: Extent, grid: SegmentationGrid

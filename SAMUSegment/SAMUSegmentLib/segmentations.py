@@ -89,8 +89,7 @@ def gridFromParameter(segmentationNode: Any) -> SegmentationGrid | None:
     segmentation = segmentationNode.GetSegmentation()
     if not segmentation.GetConversionParameter(REFERENCE_GEOMETRY):
         return None
-    text = slicer.vtkSlicerSegmentEditorLogic.GetReferenceImageGeometryStringFromSegmentation(segmentation)
-    return _gridFromText(text, segmentationNode, "parameter")
+    return _gridFromSegmentation(segmentationNode, "parameter")
 
 
 def findGrid(segmentationNode: Any, volumeNode: Any) -> SegmentationGrid:
@@ -113,7 +112,11 @@ def findGrid(segmentationNode: Any, volumeNode: Any) -> SegmentationGrid:
     return _gridFromVolume(volumeNode, matrixBetweenNodes(volumeNode, segmentationNode), nodeToWorld)
 
 
-def _gridFromText(text: str, segmentationNode: Any, source: str) -> SegmentationGrid | None:
+def _gridFromSegmentation(segmentationNode: Any, source: str) -> SegmentationGrid | None:
+    """What the Segment Editor takes: the parameter, widened to all segments, or the label maps' lattice."""
+    text = slicer.vtkSlicerSegmentEditorLogic.GetReferenceImageGeometryStringFromSegmentation(
+        segmentationNode.GetSegmentation()
+    )
     image = slicer.vtkOrientedImageData()
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
         return None
@@ -139,10 +142,7 @@ def _gridFromLabelmaps(segmentationNode: Any, volumeNode: Any) -> SegmentationGr
 
     The label maps' own extent ends where the segments end; clipping to it would cut every new one.
     """
-    segmentation = segmentationNode.GetSegmentation()
-    if not segmentation.ContainsRepresentation(BINARY_LABELMAP):
-        return None
-    grid = _gridFromText(segmentation.DetermineCommonLabelmapGeometry(), segmentationNode, "labelmaps")
+    grid = _gridFromSegmentation(segmentationNode, "labelmaps")
     if grid is None:
         return None
     volumeToGrid = (

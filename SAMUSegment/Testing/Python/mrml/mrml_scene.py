@@ -262,7 +262,8 @@ def segmentationState(node):
     for index in range(segmentation.GetNumberOfSegments()):
         segmentID = segmentation.GetNthSegmentID(index)
         image = slicer.vtkOrientedImageData()
-        node.GetBinaryLabelmapRepresentation(segmentID, image)
+        if segmentation.GetSegment(segmentID).GetRepresentation("Binary labelmap") is not None:
+            node.GetBinaryLabelmapRepresentation(segmentID, image)
         scalars, extent = image.GetPointData().GetScalars(), image.GetExtent()
         voxels = ()
         if scalars is not None and extent[0] <= extent[1]:

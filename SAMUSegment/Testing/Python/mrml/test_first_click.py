@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
 from mrml_scene import (
     assertBall,
-    matrixFrom,
     segmentOnVolume,
     volumeDistances,
     worldOf,
 )
-
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 
 

@@ -19,9 +19,9 @@ from mrml_scene import (
     volumeDistances,
     worldOf,
 )
+from SAMUSegmentLib.logic import SAMUSegmentLogic
 
 from samu_core.errors import PointOutsideVolumeError
-from SAMUSegmentLib.logic import SAMUSegmentLogic
 
 PLACES = {
     "plain": matrixFrom(),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import slicer
 from mrml_scene import assertBall, matrixFrom, segmentOnVolume, volumeDistances, worldOf
-
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 
 EDITOR = slicer.vtkMRMLSegmentEditorNode

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import slicer
 from mrml_scene import assertBall, segmentationState, segmentOnVolume, volumeDistances, worldOf
+from SAMUSegmentLib.logic import SAMUSegmentLogic
 
 from samu_core.errors import SamuError
-from SAMUSegmentLib.logic import SAMUSegmentLogic
 
 EDITOR = slicer.vtkMRMLSegmentEditorNode
 
