@@ -91,8 +91,11 @@ def find_series(folder: Path) -> list[Series]:
 def _series_in(folder: Path) -> list[Series]:
     # With details, images of another size or thickness under the same series UID (a scout, say)
     # make a series of their own instead of an error.
-    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder), True)
-    files = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name, True) for name in names]
+    try:
+        details, names = True, sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder), True)
+    except TypeError:  # SimpleITK 2.2 cannot list series by their details
+        details, names = False, sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    files = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name, details) for name in names]
     return [Series(folder, tuple(each)) for each in files if each]
 
 

@@ -91,18 +91,25 @@ class Prediction:
             threshold: probability from which a voxel belongs to the segment, between 0 and 1.
             clicked_component: keep only the voxels that hang together (through faces) with the
                 click; if the click's own voxel is not in the mask, those of the nearest part
-                within 5 mm. False keeps everything.
+                within 5 mm. Parts that are apart in the patch are not joined by a coarser grid.
+                False keeps everything.
 
         Raises:
             SamuError: the threshold is not between 0 and 1.
         """
         level = _logit(threshold)
-        box = _bounding_box(self.logits >= level)
+        above = self.logits >= level
+        box = _bounding_box(above)
         if box is None:
             return EMPTY_MASK
+        logits = self.logits
+        if clicked_component:
+            logits, box = self._near_click(above, box, level)
+            if box is None:
+                return EMPTY_MASK
         # One voxel around: interpolation reaches from the last voxel above the level to the next.
         low, high = box
-        logits, extent = self.grid.resample_logits(self.logits, geometry, (low - 1, high + 1))
+        logits, extent = self.grid.resample_logits(logits, geometry, (low - 1, high + 1))
         mask = (logits >= level).view(np.uint8)
         if clicked_component:
             mask = _component_at(mask, extent, geometry, self.point_ras)
@@ -120,6 +127,37 @@ class Prediction:
         return self._reaches_border(
             _component_at(above.view(np.uint8), extent, self.grid.geometry, self.point_ras)
         )
+
+    def _near_click(
+        self, above: np.ndarray, box: tuple[np.ndarray, np.ndarray], level: float
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+        """Logits without the parts that the click cannot mean, and the box of what is left.
+
+        Stray voxels far from the click would make the box, and with it the work on the target grid,
+        as large as the patch. Parts that do not even touch at a corner share no interpolation cell,
+        so the surface of what stays does not change.
+        """
+        low, high = box
+        crop = tuple(slice(a, b + 1) for a, b in zip(low, high))
+        image = sitk.GetImageFromArray(above[crop].view(np.uint8))
+        labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+        click = self.grid.point_to_kji(self.point_ras) - low
+        # Interpolation moves the surface by less than one voxel, along a diagonal at most.
+        reach = NEAREST_COMPONENT_MM / self.grid.spacing + np.sqrt(3)
+        first = np.maximum(np.floor(click - reach), 0).astype(int)
+        last = np.maximum(np.ceil(click + reach) + 1, 0).astype(int)
+        window = labels[tuple(slice(a, b) for a, b in zip(first, last))]
+        places = np.argwhere(window)
+        near = np.linalg.norm(places + first - click, axis=1) <= reach
+        kept = np.zeros(int(labels.max()) + 1, bool)
+        kept[window[tuple(places[near].T)]] = True
+        if kept[1:].all():
+            return self.logits, box
+        stays = kept[labels]
+        logits = self.logits.copy()
+        logits[crop][(labels != 0) & ~stays] = level - 1
+        remaining = _bounding_box(stays)
+        return logits, None if remaining is None else (remaining[0] + low, remaining[1] + low)
 
     def _reaches_border(self, mask: np.ndarray) -> bool:
         for axis in range(3):

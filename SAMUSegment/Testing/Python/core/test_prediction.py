@@ -109,6 +109,37 @@ def test_click_beside_the_mask_takes_the_nearest_part_within_5_mm(geometry, dist
         assert x.min() > 0
 
 
+@pytest.mark.parametrize("geometry", [fine(0.9, 70), oblique((60, 60, 60)), fine(4.0, 16)])
+def test_parts_far_from_the_click_change_nothing_at_the_clicked_one(geometry):
+    clicked = ((3, -4, 5), 11)
+    alone = prediction(clicked, point=(3, -4, 5))
+    crowded = prediction(clicked, point=(3, -4, 5))
+    crowded.logits[5:9, 5:9, 5:9] = crowded.logits[-9:-5, -9:-5, -9:-5] = 20
+    a, b = alone.mask(geometry), crowded.mask(geometry)
+    assert a.extent == b.extent and a.array.any()
+    np.testing.assert_array_equal(a.array, b.array)
+    assert crowded.logits[6, 6, 6] == 20  # the logits themselves are left alone
+    everything = crowded.mask(geometry, clicked_component=False).array.sum()
+    assert everything > a.array.sum()
+
+
+def test_work_is_restricted_to_what_the_click_can_mean(monkeypatch):
+    p = prediction(((0, 0, 0), 6), point=(0, 0, 0))
+    p.logits[0, 0, 0] = p.logits[-1, -1, -1] = 20
+    sizes = []
+    original = PatchGrid.resample_logits
+
+    def watched(self, *args):
+        result = original(self, *args)
+        sizes.append(result[0].size)
+        return result
+
+    monkeypatch.setattr(PatchGrid, "resample_logits", watched)
+    p.mask(fine())
+    p.mask(fine(), clicked_component=False)
+    assert sizes[0] < 20**3 and sizes[1] > 55**3
+
+
 def test_nothing_above_the_threshold_gives_an_empty_mask():
     mask = prediction(((0, 0, 0), -5)).mask(fine())
     assert mask.empty and mask.array.shape == (0, 0, 0) and mask.extent[1] < mask.extent[0]
