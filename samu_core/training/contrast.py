@@ -1,0 +1,155 @@
+"""Synthetic CT-like and MR-like intensities for a patch of label ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from samu_core.training.shapes import smooth_noise
+
+
+def synthetic_image(ids: torch.Tensor, target: torch.Tensor, rng: np.random.Generator, difficulty: float) -> torch.Tensor:
+    """Paint a label map.
+
+    Args:
+        ids: integer (n, n, n) label ids of the patch.
+        target: bool (n, n, n), the structure to be segmented: it keeps a contrast to its surroundings that
+            shrinks with `difficulty`.
+        difficulty: 0...1, scales noise, texture and how alike neighbours may be.
+
+    Returns:
+        float32 (n, n, n); HU-like for the CT branch, arbitrary units for the MR branch.
+    """
+    classes, count = _compact(ids)
+    target_class = int(classes[target].mode().values)
+    if rng.random() < 0.15:  # one target with two appearances, as a heterogeneous tumour or a kidney
+        half = smooth_noise(ids.shape, int(rng.integers(3, 6)), rng)[0] > rng.uniform(-0.3, 0.6)
+        classes = torch.where(target & half, torch.full_like(classes, count), classes)
+        count += 1
+    if rng.random() < 0.5:  # what lies around labelled structures is rarely one tissue
+        classes, count = _split_background(classes, count, rng)
+    is_ct = rng.random() < 0.45
+    means, deviations = (_ct_classes if is_ct else _mr_classes)(count, rng, difficulty)
+    around = _neighbours(classes, target)
+    _merge_appearances(means, target_class, rng)
+    _keep_contrast(means, target_class, around, rng, (60.0 if is_ct else 0.25) * (1.15 - difficulty))
+    image = means[classes] + deviations[classes] * _texture(ids.shape, rng)
+    image = blur(image, rng.uniform(0.3, 1.1, 3))
+    if not is_ct:
+        image = _mr_effects(image, rng, difficulty)
+    if rng.random() < 0.3:
+        image = _thick_slices(image, rng)
+    noise = (rng.uniform(4, 30) if is_ct else rng.uniform(0.005, 0.07)) * (0.2 + 0.8 * difficulty)
+    return _add_noise(image, noise, rician=not is_ct and rng.random() < 0.2, rng=rng)
+
+
+def _compact(ids: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Ids renumbered without gaps, and how many there are."""
+    present = torch.bincount(ids.flatten()) > 0
+    table = present.long().cumsum(0) - 1
+    return table[ids], int(present.sum())
+
+
+def _split_background(classes: torch.Tensor, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, int]:
+    parts = int(rng.integers(2, 5))
+    partition = smooth_noise(classes.shape, int(rng.integers(2, 8)), rng, parts).argmax(0)
+    split = torch.where((classes == 0) & (partition > 0), count - 1 + partition, classes)
+    return split, count + parts - 1
+
+
+def _mr_classes(count: int, rng: np.random.Generator, difficulty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    means = rng.uniform(0, 1, count)
+    return _tensor(means), _tensor(rng.uniform(0, 0.08, count) * (0.3 + 0.7 * difficulty))
+
+
+def _ct_classes(count: int, rng: np.random.Generator, difficulty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    means = rng.normal(45, rng.uniform(10, 45), count)
+    kind = rng.choice(5, count, p=(0.54, 0.15, 0.08, 0.13, 0.10))  # soft tissue, fat, gas, bone, contrast medium
+    means = np.where(kind == 1, rng.normal(-95, 15, count), means)
+    means = np.where(kind == 2, rng.uniform(-1000, -700, count), means)
+    means = np.where(kind == 3, rng.uniform(180, 900, count), means)
+    means = np.where(kind == 4, rng.uniform(110, 300, count), means)
+    if rng.random() < 0.5:
+        means[0] = -1000  # air around the body
+    deviations = np.where(kind == 3, rng.uniform(20, 150, count), rng.uniform(2, 18, count))
+    return _tensor(means), _tensor(deviations * (0.3 + 0.7 * difficulty))
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32))
+
+
+def _neighbours(classes: torch.Tensor, target: torch.Tensor) -> list[int]:
+    """Classes that touch the target, those with at least 5 % of its rim."""
+    grown = dilate(target.float(), 2) > 0
+    counts = torch.bincount(classes[grown & ~target])
+    return [int(value) for value in (counts > 0.05 * counts.sum()).nonzero().flatten()] if len(counts) else []
+
+
+def dilate(image: torch.Tensor, reach: int) -> torch.Tensor:
+    """Maximum over a cube of 2 * reach + 1 voxels, (n, n, n) -> the same; axis by axis, for speed."""
+    value = image[None, None]
+    for axis in range(3):
+        kernel = [2 * reach + 1 if axis == place else 1 for place in range(3)]
+        value = functional.max_pool3d(value, kernel, 1, [reach if axis == place else 0 for place in range(3)])
+    return value[0, 0]
+
+
+def _merge_appearances(means: torch.Tensor, target_class: int, rng: np.random.Generator) -> None:
+    """Some labels vanish into the background, and some neighbours look alike."""
+    for index in range(1, len(means)):
+        draw = rng.random()
+        if index != target_class and draw < 0.35:
+            means[index] = means[0 if draw < 0.15 else int(rng.integers(len(means)))]
+
+
+def _keep_contrast(means, target_class: int, around: list[int], rng: np.random.Generator, least: float) -> None:
+    """Move neighbours of the target away from its mean by at least `least`, either way."""
+    for index in around:
+        gap = float(means[index] - means[target_class])
+        if index != target_class and abs(gap) < least:
+            sign = np.sign(gap) or rng.choice((-1.0, 1.0))
+            means[index] = means[target_class] + float(sign * least * rng.uniform(1.0, 1.6))
+
+
+def _texture(shape, rng: np.random.Generator) -> torch.Tensor:
+    scale = rng.uniform(2, 8)
+    cells = max(2, int(max(shape) / scale))
+    return smooth_noise(shape, cells, rng)[0] * 1.5
+
+
+def blur(image: torch.Tensor, sigmas) -> torch.Tensor:
+    """Separable Gaussian of a (n, n, n) image, one sigma (voxels) per axis, edges replicated."""
+    value = image[None, None]
+    for axis, sigma in enumerate(sigmas):
+        reach = max(1, int(np.ceil(2.5 * sigma)))
+        taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / float(sigma)) ** 2)
+        kernel = (taps / taps.sum()).view([-1 if axis == place else 1 for place in range(3)])
+        padding = [reach if place // 2 == 2 - axis else 0 for place in range(6)]
+        value = functional.conv3d(functional.pad(value, padding, mode="replicate"), kernel[None, None])
+    return value[0, 0]
+
+
+def _mr_effects(image: torch.Tensor, rng: np.random.Generator, difficulty: float) -> torch.Tensor:
+    """Coil bias field, non-linear contrast, inverted contrast."""
+    strength = rng.uniform(0, 0.35) * (0.3 + 0.7 * difficulty)
+    image = image.clamp(min=0) * torch.exp(strength * smooth_noise(image.shape, int(rng.integers(2, 5)), rng)[0])
+    image = (image / image.max().clamp(min=1e-3)).pow(float(np.exp(rng.uniform(-0.6, 0.6))))
+    return 1 - image if rng.random() < 0.3 else image
+
+
+def _thick_slices(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """One axis sampled more coarsely, as clinical scans are."""
+    axis = int(rng.integers(3))
+    size = list(image.shape)
+    size[axis] = max(4, int(size[axis] / rng.uniform(1.5, 6)))
+    thick = functional.interpolate(image[None, None], size=size, mode="area")
+    return functional.interpolate(thick, size=image.shape, mode="trilinear", align_corners=False)[0, 0]
+
+
+def _add_noise(image: torch.Tensor, sigma: float, rician: bool, rng: np.random.Generator) -> torch.Tensor:
+    noise = torch.from_numpy(rng.standard_normal((2, *image.shape), dtype=np.float32)) * sigma
+    if rician:
+        return torch.sqrt((image + noise[0]) ** 2 + noise[1] ** 2)
+    return image + noise[0]

@@ -1,0 +1,38 @@
+"""Soft Dice plus binary cross-entropy, with a coarser copy for the auxiliary head."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+
+def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and the hard Dice of a batch.
+
+    Args:
+        logits, target: (B, 1, D, H, W); target in 0...1.
+
+    Returns:
+        scalar loss, float32: mean over samples of 1 - soft Dice, plus BCE; and Dice per sample, detached (B,).
+    """
+    logits, target = logits.float(), target.float()
+    probability = torch.sigmoid(logits)
+    axes = (1, 2, 3, 4)
+    overlap = (probability * target).sum(axes)
+    dice = (2 * overlap + 1) / (probability.sum(axes) + target.sum(axes) + 1)
+    # Cross-entropy over the whole patch would be ruled by how small the target is: weigh it by sample.
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(axes)
+    weight = 1 / (4 * target.mean(axes)).clamp(min=0.02, max=1.0)
+    with torch.no_grad():
+        mask = logits > 0
+        wanted = target > 0.5
+        hard = 2.0 * (mask & wanted).sum(axes) / (mask.sum(axes) + wanted.sum(axes)).clamp(min=1)
+    return (1 - dice).mean() + (entropy * weight).mean(), hard
+
+
+def samu_loss(logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per sample."""
+    loss, dice = dice_and_cross_entropy(logits, target)
+    factor = target.shape[2] // auxiliary.shape[2]
+    coarse, _ = dice_and_cross_entropy(auxiliary, functional.avg_pool3d(target, factor))
+    return loss + 0.5 * coarse, dice

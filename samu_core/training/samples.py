@@ -1,0 +1,205 @@
+"""One training sample: a volume, a target in it, a click in the target, and the warped patch around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from samu_core.training.contrast import dilate, synthetic_image
+from samu_core.training.pack import LEVELS, PackedVolume
+from samu_core.training.shapes import random_rotation, smooth_noise
+
+FIELD_OF_VIEW = 192.0  # mm: 128 voxels of 1.5 mm, what a patch covers at inference
+MIN_TARGET = 12  # voxels of the patch; a smaller target teaches nothing
+
+
+@dataclass
+class Sample:
+    """What the network trains on: patch float32 (n, n, n) normalised, target bool (n, n, n), both KJI; position
+    (3,) KJI fraction of the patch where the click is; span of the patch (`PointPrompt.span`)."""
+
+    patch: torch.Tensor
+    target: torch.Tensor
+    position: torch.Tensor
+    span: float
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """Edge length of the patch in voxels, its spacing in mm, and the contrast curriculum's difficulty, 0...1."""
+
+    size: int
+    spacing: float
+    difficulty: float = 1.0
+
+
+def make_sample(volume: PackedVolume, spec: CropSpec, rng: np.random.Generator, synthetic: bool) -> Sample | None:
+    """Draw a target, a click and a patch from a volume.
+
+    Args:
+        synthetic: paint the labels with synthetic contrast instead of taking the volume's image.
+
+    Returns:
+        None when the draw gave no usable target; draw again.
+    """
+    component = _draw_component(volume, rng, by_size=volume.image is None)
+    click = _draw_click(volume, component, rng)
+    shapes = volume.source == "shapes"
+    size = spec.size
+    centre = (size - 1) / 2
+    jitter = rng.uniform(-0.2, 0.2, 3) * size if rng.random() < 0.5 else rng.uniform(-0.5, 0.5, 3)
+    position = centre + jitter
+    spacing = spec.spacing * np.exp(rng.uniform(-0.4, 0.4))
+    matrix = _linear_map(rng, shapes) * (spacing / volume.spacing)
+    coordinates = _coordinates(size, position, click, matrix, rng)
+    index, ids = _gather_ids(volume.ids, coordinates)
+    target = ids == component + 1
+    k, j, i = np.clip(np.rint(position), 0, size - 1).astype(int)
+    if int(target.sum()) < MIN_TARGET or not bool(target[k, j, i]):
+        return None
+    inside = _inside(volume.ids.shape, coordinates)
+    if synthetic or volume.image is None:
+        image = synthetic_image(ids, target, rng, spec.difficulty)
+    else:
+        image = _augment(_gather_image(volume.image, coordinates, index), rng)
+    inside &= _limited_field_of_view(size, (k, j, i), rng)
+    if float((target & inside).sum()) < MIN_TARGET:
+        return None
+    patch = random_normalisation(image, inside, rng)
+    fraction = torch.from_numpy(((position + 0.5) / size).astype(np.float32))
+    return Sample(patch, target & inside, fraction, size * spec.spacing / FIELD_OF_VIEW)
+
+
+def _draw_component(volume: PackedVolume, rng: np.random.Generator, by_size: bool) -> int:
+    """Index of a component: labels alike for real images, p ~ volume^.35 for label maps."""
+    if by_size:
+        weights = volume.counts.astype(float) ** 0.35
+        return int(rng.choice(len(weights), p=weights / weights.sum()))
+    label = rng.choice(np.unique(volume.labels))
+    candidates = np.flatnonzero(volume.labels == label)
+    weights = volume.counts[candidates].astype(float) ** 0.7
+    return int(rng.choice(candidates, p=weights / weights.sum()))
+
+
+def _draw_click(volume: PackedVolume, component: int, rng: np.random.Generator) -> np.ndarray:
+    """A voxel of the component, KJI: 70 % uniform, 20 % towards its depth, 10 % at its rim."""
+    k0, k1, j0, j1, i0, i1 = volume.boxes[component]
+    mask = torch.from_numpy(volume.ids[k0:k1, j0:j1, i0:i1] == component + 1)
+    draw = rng.random()
+    weights = mask.float()
+    if draw < 0.3:
+        outside = functional.pad(1 - mask.float(), [1] * 6, value=1.0)
+        depth = mask.float()
+        for _ in range(5):
+            outside = dilate(outside, 1)
+            depth = depth + (1 - outside[1:-1, 1:-1, 1:-1])
+        weights = depth**2 if draw < 0.2 else (depth == 1).float()
+    weights = weights.flatten().numpy().astype(np.float64)
+    if not weights.sum():
+        weights = mask.flatten().numpy().astype(np.float64)
+    cumulative = np.cumsum(weights)
+    index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    local = np.unravel_index(min(index, len(weights) - 1), mask.shape)
+    return np.array(local, float) + (k0, j0, i0)
+
+
+def _linear_map(rng: np.random.Generator, shapes: bool) -> np.ndarray:
+    """3x3: rotation, scale, anisotropy and flips, patch offset -> volume offset at equal spacing."""
+    rotation = random_rotation(rng, np.pi if shapes else np.radians(20))
+    scale = np.exp(-rng.uniform(-0.4, 0.45)) if shapes else 1.0
+    stretch = np.exp(rng.uniform(-0.35, 0.35, 3)) if shapes else np.exp(rng.uniform(-0.12, 0.12, 3))
+    flips = rng.choice((-1.0, 1.0), 3)
+    axes = np.eye(3)[rng.permutation(3)] if rng.random() < 0.3 else np.eye(3)
+    return rotation @ axes @ np.diag(scale * stretch * flips)
+
+
+def _coordinates(size: int, position, click, matrix: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """Volume indices (3, n, n, n) of the patch's voxels; `position` lands on `click` exactly."""
+    axes = [torch.arange(size, dtype=torch.float32) - float(value) for value in position]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    source = torch.einsum("ab,b...->a...", torch.from_numpy(matrix.astype(np.float32)), offsets)
+    if rng.random() < 0.7:
+        unit = float(np.cbrt(abs(np.linalg.det(matrix)))) * size / 128
+        for cells, amplitude in ((3, 6.0), (6, 3.0)):
+            warp = smooth_noise((size,) * 3, cells, rng, 3) * (amplitude * unit * rng.uniform(0, 1))
+            k, j, i = np.clip(np.rint(position), 0, size - 1).astype(int)
+            source = source + warp - warp[:, k, j, i].view(3, 1, 1, 1)
+    return source + torch.from_numpy(click.astype(np.float32)).view(3, 1, 1, 1)
+
+
+def _gather_ids(ids: np.ndarray, coordinates: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
+    """Nearest label ids at the coordinates, int64 (n, n, n), 0 outside the volume."""
+    shape = torch.tensor(ids.shape).view(3, 1, 1, 1)
+    index = coordinates.round().long()
+    outside = ((index < 0) | (index >= shape)).any(0)
+    index = torch.minimum(index.clamp(min=0), shape - 1)
+    flat = (index[0] * ids.shape[1] + index[1]) * ids.shape[2] + index[2]
+    found = torch.from_numpy(ids.ravel()[flat.numpy()].astype(np.int64))
+    found[outside] = 0
+    return index, found
+
+
+def _inside(shape, coordinates: torch.Tensor) -> torch.Tensor:
+    upper = torch.tensor(shape, dtype=torch.float32).view(3, 1, 1, 1) - 0.5
+    return ((coordinates >= -0.5) & (coordinates <= upper)).all(0)
+
+
+def _gather_image(image: np.ndarray, coordinates: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Linear interpolation of the image, float32 (n, n, n) in 0...1; only the region needed is converted."""
+    low = index.flatten(1).amin(1)
+    high = index.flatten(1).amax(1) + 1
+    region = image[tuple(slice(int(a), int(b)) for a, b in zip(low, high))].astype(np.float32) / LEVELS
+    extent = torch.tensor(region.shape, dtype=torch.float32).view(3, 1, 1, 1)
+    local = (coordinates - low.view(3, 1, 1, 1) + 0.5) / extent * 2 - 1
+    grid = torch.stack([local[2], local[1], local[0]], dim=-1)[None]
+    return functional.grid_sample(
+        torch.from_numpy(region)[None, None], grid, padding_mode="border", align_corners=False
+    )[0, 0]
+
+
+def _augment(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Contrast and noise of a real image, values 0...1."""
+    if rng.random() < 0.4:
+        image = image.clamp(min=0).pow(float(np.exp(rng.uniform(-0.35, 0.35))))
+    if rng.random() < 0.3:
+        field = smooth_noise(image.shape, 3, rng)[0]
+        image = image * torch.exp(float(rng.uniform(0, 0.25)) * field)
+    if rng.random() < 0.1:
+        image = 1 - image
+    if rng.random() < 0.3:
+        noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        image = image + noise * float(rng.uniform(0, 0.5)) * float(image.std()) * 0.2
+    return image
+
+
+def _limited_field_of_view(size: int, click, rng: np.random.Generator) -> torch.Tensor:
+    """True where the volume reaches: in a quarter of the samples one or two faces come closer."""
+    inside = torch.ones((size,) * 3, dtype=torch.bool)
+    if rng.random() < 0.25:
+        for axis in rng.choice(3, int(rng.integers(1, 3)), replace=False):
+            room = click[axis] if rng.random() < 0.5 else click[axis] - size + 1
+            cut = int(round(room * rng.uniform(0.3, 1.0)))
+            index: list[slice] = [slice(None)] * 3
+            index[axis] = slice(0, max(click[axis] - abs(cut), 0)) if cut > 0 else slice(click[axis] - cut + 1, None)
+            inside[tuple(index)] = False
+    return inside
+
+
+def random_normalisation(image: torch.Tensor, inside: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """z-score over the volume's voxels, over its brighter ones, or a robust one, so that the patch z-score of
+    `samu_core.intensity.normalize_patch` is one of what the network knows. Outside is the inside's minimum."""
+    values = image[inside]
+    draw = rng.random()
+    if draw < 0.2:
+        bright = values[values > values.min() + 0.05 * (values.max() - values.min())]
+        values = bright if len(bright) > 100 else values
+    centre, spread = values.mean(), values.std()
+    if 0.2 <= draw < 0.3:
+        low, centre, high = torch.quantile(values[:: max(1, len(values) // 20000)], torch.tensor([0.16, 0.5, 0.84]))
+        spread = torch.maximum((high - low) / 2, spread / 4)
+    patch = (image - centre) / spread.clamp(min=1e-6)
+    lowest = patch[inside].min()
+    return torch.where(inside, patch, lowest)

@@ -1,0 +1,97 @@
+"""What a training run is made of, read from a YAML file; a run is defined by its file, not by flags."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from samu_core.errors import SamuError
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """One kind of batch: `size`^3 patches at a spacing (mm) log-uniform between two bounds, drawn with `share`."""
+
+    size: int
+    spacing: tuple[float, float]
+    batch: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    """A stretch of training.
+
+    Attributes:
+        minutes: of training time on this machine; phases are by time, not steps.
+        real, labelmaps: share of the batches' samples from real images and from real label maps with synthetic
+            contrast; the rest are random shapes.
+    """
+
+    minutes: float
+    crops: tuple[CropSettings, ...]
+    real: float = 0.3
+    labelmaps: float = 0.2
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that defines a run (training.md, Recipe)."""
+
+    phases: tuple[PhaseSettings, ...]
+    network: dict[str, Any] = field(default_factory=dict)
+    shapes: int = 200
+    shape_size: int = 96
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warm_up_steps: int = 100
+    decay_share: float = 0.25
+    freeze_norm_share: float = 0.12
+    hard_from_share: float = 0.4
+    clip: float = 2.0
+    ema: float = 0.998
+    output_bias: float = -2.0
+    workers: int = 1
+    seed: int = 0
+    checkpoint_minutes: float = 3.0
+
+    @property
+    def minutes(self) -> float:
+        """Training time of all phases together."""
+        return sum(phase.minutes for phase in self.phases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainingSettings":
+        """Build from plain values. Raises SamuError for an unknown or missing setting."""
+        try:
+            values = dict(values)
+            phases = []
+            for phase in values.pop("phases"):
+                phase = dict(phase)
+                crops = tuple(
+                    CropSettings(**{**crop, "spacing": tuple(float(bound) for bound in crop["spacing"])})
+                    for crop in phase.pop("crops")
+                )
+                phases.append(PhaseSettings(crops=crops, **phase))
+            return cls(phases=tuple(phases), **values)
+        except (KeyError, TypeError, ValueError) as error:
+            known = ", ".join(item.name for item in fields(cls))
+            raise SamuError(f"the training settings are not usable ({error}); known settings: {known}.") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingSettings":
+        """Read a YAML file. Raises SamuError when it is missing or not usable."""
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise SamuError(f"cannot read the training settings {path}: {error}") from error
+        if not isinstance(values, dict):
+            raise SamuError(f"{path} holds no training settings; see configs/ for examples.")
+        return cls.from_dict(values)

@@ -1,0 +1,142 @@
+"""An endless stream of training batches from the three sources, balanced over data sets."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from samu_core.errors import SamuError
+from samu_core.training.pack import PackedVolume, components
+from samu_core.training.samples import CropSpec, Sample, make_sample
+from samu_core.training.settings import CropSettings, PhaseSettings, TrainingSettings
+from samu_core.training.shapes import shape_map
+
+LOGGER = logging.getLogger(__name__)
+SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quarter
+
+
+@dataclass
+class Batch:
+    """patch (B, 1, n, n, n) float32, target the same shape, position (B, 3) KJI fractions, span of the patches."""
+
+    patch: torch.Tensor
+    target: torch.Tensor
+    position: torch.Tensor
+    span: float
+
+
+@dataclass
+class Sources:
+    """The volumes a run draws from: real images, label maps for synthetic contrast, random shapes."""
+
+    real: list[PackedVolume]
+    labelmaps: list[PackedVolume]
+    shapes: list[PackedVolume]
+
+
+def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | None = None) -> Sources:
+    """Read a pack and make the bank of random shapes (kept in `cache` for the next start).
+
+    Raises:
+        SamuError: the settings ask for real data and the pack has none.
+    """
+    volumes = [PackedVolume.load(path) for path in sorted(pack.glob("*.npz"))] if pack else []
+    wants_real = any(phase.real + phase.labelmaps > 0 for phase in settings.phases)
+    if wants_real and not volumes:
+        raise SamuError(
+            f"the settings ask for real data and {pack} holds none: make it with "
+            "'samu train --data DIR ...', or set real and labelmaps to 0."
+        )
+    # Label maps come without an image; the labels of the real images serve with synthetic contrast too.
+    real = [volume for volume in volumes if volume.image is not None]
+    return Sources(real, volumes, shape_bank(settings, cache))
+
+
+def shape_bank(settings: TrainingSettings, cache: Path | None) -> list[PackedVolume]:
+    """`settings.shapes` random-shape maps; the same seed gives the same bank."""
+    cache = None if cache is None else cache / "shapes"
+    name = f"shapes-{settings.shape_size}-{settings.shapes}-{settings.seed}.npz"
+    if cache is not None and (cache / name).is_file():
+        with np.load(cache / name) as file:
+            maps = file["maps"]
+    else:
+        LOGGER.info("drawing %d random-shape maps", settings.shapes)
+        maps = np.stack(
+            [
+                shape_map(settings.shape_size, np.random.default_rng((settings.seed, index)))
+                for index in range(settings.shapes)
+            ]
+        ).astype(np.uint8)
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(cache / name, maps=maps)
+    bank = []
+    for index, labels in enumerate(maps):
+        ids, values, counts, boxes = components(labels.astype(np.int32))
+        bank.append(PackedVolume(f"shape{index}", "shapes", "", 1.5, ids, None, values, counts, boxes))
+    return bank
+
+
+def source_weights(volumes: list[PackedVolume]) -> np.ndarray:
+    """Probability of every volume: p ~ n^SOURCE_POWER per data set of n volumes, at most SOURCE_CAP each."""
+    names, counts = np.unique([volume.source for volume in volumes], return_counts=True)
+    share = counts**SOURCE_POWER
+    share = share / share.sum()
+    cap = max(SOURCE_CAP, 1 / len(names))
+    for _ in range(len(names)):
+        over = share > cap
+        if not over.any():
+            break
+        rest = 1 - cap * over.sum()
+        share = np.where(over, cap, share / max(share[~over].sum(), 1e-12) * rest)
+    each = dict(zip(names, share / counts))
+    weights = np.array([each[volume.source] for volume in volumes])
+    return weights / weights.sum()
+
+
+class BatchStream(torch.utils.data.IterableDataset):
+    """Batches for one phase, for ever. `difficulty` is a shared one-element tensor that the trainer moves."""
+
+    def __init__(self, sources: Sources, phase: PhaseSettings, difficulty: torch.Tensor, seed: int) -> None:
+        self.sources, self.phase, self.difficulty, self.seed = sources, phase, difficulty, seed
+        self.real_weights = source_weights(sources.real) if sources.real else None
+        self.labelmap_weights = source_weights(sources.labelmaps) if sources.labelmaps else None
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng((self.seed, info.id if info else 0))
+        shares = np.array([crop.share for crop in self.phase.crops], float)
+        while True:
+            crop = self.phase.crops[int(rng.choice(len(shares), p=shares / shares.sum()))]
+            yield self.batch(crop, rng)
+
+    def batch(self, crop: CropSettings, rng: np.random.Generator) -> Batch:
+        """One batch; all its patches share a spacing, so that they share the prompt's span."""
+        spacing = float(np.exp(rng.uniform(*np.log(crop.spacing))))
+        spec = CropSpec(crop.size, spacing, float(self.difficulty[0]))
+        samples: list[Sample] = []
+        while len(samples) < crop.batch:
+            sample = self._sample(spec, rng)
+            if sample is not None:
+                samples.append(sample)
+        return Batch(
+            torch.stack([sample.patch for sample in samples])[:, None],
+            torch.stack([sample.target for sample in samples])[:, None].float(),
+            torch.stack([sample.position for sample in samples]),
+            samples[0].span,
+        )
+
+    def _sample(self, spec: CropSpec, rng: np.random.Generator) -> Sample | None:
+        draw = rng.random()
+        if draw < self.phase.real:
+            volume = self.sources.real[int(rng.choice(len(self.real_weights), p=self.real_weights))]
+            return make_sample(volume, spec, rng, synthetic=False)
+        if draw < self.phase.real + self.phase.labelmaps:
+            volume = self.sources.labelmaps[int(rng.choice(len(self.labelmap_weights), p=self.labelmap_weights))]
+        else:
+            volume = self.sources.shapes[int(rng.integers(len(self.sources.shapes)))]
+        return make_sample(volume, spec, rng, synthetic=True)

@@ -1,0 +1,201 @@
+"""The training loop: phases by time, resumable on CPU or GPU, EMA, checkpoints, a throughput log."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from samu_core.network import SAMU, SAMUConfig
+from samu_core.prompt import PointPrompt
+from samu_core.training.losses import samu_loss
+from samu_core.training.settings import TrainingSettings
+from samu_core.training.stream import Batch, BatchStream, Sources
+
+LOGGER = logging.getLogger(__name__)
+LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "rate", "samples_per_second")
+
+
+class Trainer:
+    """One run in a folder: `settings.json`, `log.csv`, `checkpoint.pt` (newest), `phase-N.pt` (end of phases).
+
+    A run that was stopped goes on from `checkpoint.pt`, on whatever device is there now.
+    """
+
+    def __init__(self, settings: TrainingSettings, sources: Sources, folder: Path, device: str = "cpu") -> None:
+        self.settings, self.sources, self.folder = settings, sources, Path(folder)
+        self.device = torch.device(device)
+        torch.manual_seed(settings.seed)
+        self.network = SAMU(SAMUConfig.from_dict(settings.network))
+        nn.init.constant_(self.network.decoder.head.bias, settings.output_bias)
+        nn.init.constant_(self.network.decoder.auxiliary_head.bias, settings.output_bias)
+        self.network.to(self.device, memory_format=torch.channels_last_3d)
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.seconds = 0.0  # training time so far, over all resumes
+        self.step = 0
+        self.samples = 0
+        self.difficulty = torch.full((1,), 0.1).share_memory_()
+        self._recent: list[tuple[float, float, int]] = []
+
+    # -- schedule, by the share of the run's time that has passed --
+
+    @property
+    def share(self) -> float:
+        return self.seconds / (60 * self.settings.minutes)
+
+    def learning_rate(self) -> float:
+        """Warm-up by steps, constant, linear decay over the last `decay_share` of the time."""
+        settings = self.settings
+        rate = settings.learning_rate * min(1.0, (self.step + 1) / max(settings.warm_up_steps, 1))
+        left = max(0.0, 1 - self.share) / max(settings.decay_share, 1e-9)
+        return rate * max(min(1.0, left), 0.01)
+
+    def phase_at(self, seconds: float) -> int:
+        """Index of the phase that `seconds` of training time lie in; the number of phases when over."""
+        end = 0.0
+        for index, phase in enumerate(self.settings.phases):
+            end += 60 * phase.minutes
+            if seconds < end:
+                return index
+        return len(self.settings.phases)
+
+    # -- the loop --
+
+    def run(self, stop_after: float | None = None) -> bool:
+        """Train until the phases are over, or for `stop_after` seconds of this call.
+
+        Returns:
+            True when the run is complete.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "settings.json").write_text(json.dumps(self.settings.to_dict(), indent=1))
+        began = time.monotonic()
+        while self.phase_at(self.seconds) < len(self.settings.phases):
+            left = None if stop_after is None else stop_after - (time.monotonic() - began)
+            if left is not None and left <= 0:
+                break
+            index = self.phase_at(self.seconds)
+            self._run_phase(index, left)
+            if self.phase_at(self.seconds) != index:
+                self.save(self.folder / f"phase-{index + 1}.pt")
+        self.save(self.folder / "checkpoint.pt")
+        return self.phase_at(self.seconds) >= len(self.settings.phases)
+
+    def _run_phase(self, index: int, seconds: float | None) -> None:
+        stream = BatchStream(
+            self.sources, self.settings.phases[index], self.difficulty, self.settings.seed + 7919 * (self.step + 1)
+        )
+        workers = self.settings.workers
+        loader = torch.utils.data.DataLoader(
+            stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
+        )
+        started = saved = mark = time.monotonic()
+        for batch in loader:
+            size, loss, dice = batch.patch.shape[-1], *self.train_step(batch)
+            now = time.monotonic()
+            self.seconds += now - mark
+            self._log(index, size, loss, dice, len(batch.patch), now - mark)
+            mark = now
+            if now - saved > 60 * self.settings.checkpoint_minutes:
+                self.save(self.folder / "checkpoint.pt")
+                saved = mark = time.monotonic()
+            if self.phase_at(self.seconds) != index or (seconds is not None and now - started > seconds):
+                return
+
+    def train_step(self, batch: Batch) -> tuple[float, float]:
+        """One optimiser step. Returns the loss and the mean Dice of the batch."""
+        settings = self.settings
+        self.difficulty[0] = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        if self.share > 1 - settings.freeze_norm_share:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm3d):
+                    module.eval()
+        patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
+        target = batch.target.to(self.device, non_blocking=True)
+        prompt = PointPrompt(batch.position.to(self.device), batch.span)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half_precision()):
+            logits, auxiliary = self.network.decode_with_auxiliary(self.network.encode(patch), prompt)
+        loss, dice = samu_loss(logits, auxiliary, target)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        if torch.isfinite(norm):  # a broken batch must not break the run
+            self.optimizer.step()
+        self.step += 1
+        self.samples += len(patch)
+        self._update_ema()
+        return float(loss.detach()), float(dice.mean())
+
+    def _half_precision(self) -> bool:
+        if self.device.type == "cuda":
+            return True
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    def _update_ema(self) -> None:
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(self.ema.parameters(), self.network.parameters()):
+                mean.lerp_(value, 1 - decay)
+            for mean, value in zip(self.ema.buffers(), self.network.buffers()):
+                mean.copy_(value)
+
+    def _log(self, phase: int, size: int, loss: float, dice: float, count: int, seconds: float) -> None:
+        self._recent.append((loss, dice, count))
+        if self.step % 20:
+            return
+        path = self.folder / "log.csv"
+        fresh = not path.is_file()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(LOG_COLUMNS)
+            mean_loss = sum(row[0] for row in self._recent) / len(self._recent)
+            mean_dice = sum(row[1] for row in self._recent) / len(self._recent)
+            row = [
+                f"{self.seconds:.1f}", phase + 1, self.step, self.samples, size, f"{mean_loss:.4f}",
+                f"{mean_dice:.4f}", f"{self.learning_rate():.2e}", f"{count / max(seconds, 1e-9):.2f}",
+            ]  # fmt: skip
+            writer.writerow(row)
+        LOGGER.info(" ".join(f"{name} {value}" for name, value in zip(LOG_COLUMNS, row)))
+        self._recent.clear()
+
+    # -- checkpoints --
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on; whole or not at all."""
+        state = {
+            "format": "samu-training-checkpoint",
+            "config": self.network.config.to_dict(),
+            "settings": self.settings.to_dict(),
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "seconds": self.seconds,
+            "step": self.step,
+            "samples": self.samples,
+        }
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint, on this trainer's device."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.seconds, self.step, self.samples = state["seconds"], state["step"], state["samples"]
