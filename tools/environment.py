@@ -112,10 +112,11 @@ def torch_index(url):
 
 def install(python, what, index_url):
     """Pip-install the extras `what` (comma-separated), or ruff alone for `lint`."""
-    command = [python, "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS]
+    # Bytecode is made when a module is first imported: for all of torch's it takes longer than the download.
+    command = [python, "-m", "pip", "install", "--no-compile", "-c", CONSTRAINTS]
     if what == "lint":
         # Linting needs neither the package nor its torch.
-        command += ["ruff"]
+        command += ["--quiet", "ruff"]
     else:
         print(f"Installing samu_core[{what}]; the first time this fetches some hundred megabytes", flush=True)
         command += torch_index(index_url) + ["-e", f"{ROOT}[{what}]"]
