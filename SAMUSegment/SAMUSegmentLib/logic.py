@@ -155,7 +155,15 @@ class SAMUSegmentLogic:
         grid = findGrid(segmentationNode, volumeNode)
         requireInsideSegmentation(grid, point, segmentationNode)
         return SegmentRequest(
-            volume, tuple(float(x) for x in point), volumeNode, segmentationNode, segmentID, mode, segmentName
+            volume=volume,
+            imageGeometry=volume.geometry,
+            imageVersion=volume.version,
+            pointRAS=tuple(float(x) for x in point),
+            volumeNode=volumeNode,
+            segmentationNode=segmentationNode,
+            segmentID=segmentID,
+            mode=mode,
+            segmentName=segmentName,
         )
 
     def predict(
@@ -186,6 +194,7 @@ class SAMUSegmentLogic:
                 was changed.
         """
         _requireUnchanged(request)
+        _requireSegment(request.segmentationNode, request.segmentID)
         return self._apply(request, prediction, threshold, clickedComponent, request.segmentID, None)
 
     def reapplyThreshold(
@@ -227,7 +236,7 @@ class SAMUSegmentLogic:
         # Before anything is taken back: a threshold that is no probability must change nothing.
         prediction = result.prediction
         maskOnSegmentation(
-            prediction, findGrid(node, request.volumeNode), request.volume.geometry, threshold, keepComponent
+            prediction, findGrid(node, request.volumeNode), request.imageGeometry, threshold, keepComponent
         )
         isNew = request.segmentID is None
         appearance = SegmentAppearance.of(node, result.segmentID) if isNew else None
@@ -281,7 +290,7 @@ class SAMUSegmentLogic:
         """Mask, write, remember. segmentID without a segment of that ID: the new segment's ID."""
         started = time.perf_counter()
         grid = findGrid(request.segmentationNode, request.volumeNode)
-        target = maskOnSegmentation(prediction, grid, request.volume.geometry, threshold, clickedComponent)
+        target = maskOnSegmentation(prediction, grid, request.imageGeometry, threshold, clickedComponent)
         masked = time.perf_counter()
         touches = bool(prediction.touches_border(threshold)) if target.voxelCount else False
         node, changedCount = request.segmentationNode, 0
@@ -303,7 +312,7 @@ class SAMUSegmentLogic:
             touchesBorder=touches,
             message=message,
             prediction=prediction,
-            request=request,
+            request=replace(request, volume=None),
             seconds=seconds,
         )
         self._last = _Contribution(
@@ -349,8 +358,8 @@ def _requireUnchanged(request: SegmentRequest) -> None:
     volumeNode, node = request.volumeNode, request.segmentationNode
     if volumeNode.GetScene() is None or (node is not None and node.GetScene() is None):
         raise SamuError("Volume or segmentation were removed from the scene; the result was dropped.")
-    same = volumeNode.GetImageData() is not None and volumeVersion(volumeNode) == request.volume.version
-    if not same or not np.array_equal(volumeIjkToWorld(volumeNode), request.volume.geometry.ijk_to_ras):
+    same = volumeNode.GetImageData() is not None and volumeVersion(volumeNode) == request.imageVersion
+    if not same or not np.array_equal(volumeIjkToWorld(volumeNode), request.imageGeometry.ijk_to_ras):
         raise SamuError(f"'{nameOf(volumeNode)}' was moved or changed after the click; click again.")
     if node is not None:
         requireSegmentation(node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from samu_core.geometry import Extent, Volume
+from samu_core.geometry import Extent, GridGeometry, Volume
 
 MODES = ("add", "subtract", "new", "set")
 
@@ -15,7 +15,10 @@ class SegmentRequest:
     """A click that passed every check and can be given to the predictor on any thread.
 
     Attributes:
-        volume: the image in world RAS; the array is a view of the node's voxels.
+        volume: the image in world RAS; the array is a view of the node's voxels. None in the request
+            of a result, which would otherwise keep the voxels of a deleted volume in memory.
+        imageGeometry: the volume's grid in world RAS when the click was made.
+        imageVersion: which voxels it had then (see volumes.volumeVersion).
         pointRAS: (3,) world RAS mm.
         volumeNode, segmentationNode: where it came from and goes to; the latter None for a new one.
         segmentID: the segment to change; None for a new one.
@@ -23,7 +26,9 @@ class SegmentRequest:
         segmentName: name of a new segment; None leaves the naming to Slicer.
     """
 
-    volume: Volume
+    volume: Volume | None
+    imageGeometry: GridGeometry
+    imageVersion: tuple
     pointRAS: tuple[float, float, float]
     volumeNode: Any
     segmentationNode: Any

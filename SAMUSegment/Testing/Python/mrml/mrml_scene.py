@@ -112,15 +112,16 @@ def segmentOnVolume(segmentationNode, segmentID, volumeNode):
     return segmentOnGrid(segmentationNode, segmentID, volumeNode.GetImageData().GetDimensions()[::-1])
 
 
-def assertBall(actual, distance, radius, where=None):
+def assertBall(actual, distance, radius, where=None, tolerance=BALL_TOLERANCE_MM):
     """The mask is the ball: every voxel is on its right side of the sphere, up to interpolation error.
 
     where: voxels that can be filled at all; the others must be empty.
+    tolerance: mm around the sphere in which either side is right.
     """
     where = np.ones(actual.shape, dtype=bool) if where is None else where
     assert actual.any(), "the segment is empty"
-    missing = (distance < radius - BALL_TOLERANCE_MM) & where & ~actual
-    extra = actual & ((distance > radius + BALL_TOLERANCE_MM) | ~where)
+    missing = (distance < radius - tolerance) & where & ~actual
+    extra = actual & ((distance > radius + tolerance) | ~where)
     assert not missing.any(), f"{missing.sum()} voxels of the ball are missing"
     assert not extra.any(), f"{extra.sum()} voxels are outside the ball"
 
