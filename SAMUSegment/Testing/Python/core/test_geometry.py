@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from samu_core.errors import PointOutsideVolumeError, SamuError, VolumeError
@@ -46,7 +46,14 @@ def centroid(values, points):
 
 
 seeds = st.integers(0, 2**32 - 1)
-few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same seeds at every run; shrinking a seed would only cost minutes.
+few = settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @few
