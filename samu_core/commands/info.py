@@ -46,14 +46,14 @@ def versions() -> list[tuple[str, str]]:
 
 def describe_weights(args: argparse.Namespace) -> tuple[list[tuple[str, str]], bool]:
     """What the weights' own metadata says, or why there is none; and whether they can be used."""
-    from samu_core.weights import find_bundled, read_info
+    from samu_core.weights import read_info
 
     try:
-        path = args.model or find_bundled()
-        info = read_info(path)
+        # Without a name: the bundled ones, whose checksum is compared too.
+        info = read_info(args.model)
     except WeightsError as error:
         return [("weights", f"unusable: {error}")], False
-    rows = [("weights", str(path))]
+    rows = [("weights", str(info.pop("path")))]
     rows += [(str(name).replace("_", " "), plain(value)) for name, value in info.items() if simple(value)]
     return rows, True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -296,6 +298,60 @@ def test_debug_shows_the_traceback(capsys, predictor, tmp_path):
     assert code == cli.EXIT_ERROR
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("samu: error:")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A network of the real kind, but tiny and untrained, as a weights file."""
+    from samu_core.network import SAMU, SAMUConfig
+    from samu_core.weights import save_weights
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.npz"
+    save_weights(path, SAMU(SAMUConfig(channels=(4, 4, 8, 8, 16, 16))), {"name": "tiny", "hours": 0.5})
+    return path
+
+
+def test_info_describes_weights_device_and_versions(capsys, weights):
+    code, out, _ = run(capsys, "info", "--model", weights, "--device", "cpu", "--precision", "float32")
+    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert code == 0
+    assert rows["weights"] == str(weights)
+    assert rows["name"] == "tiny"
+    assert rows["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert int(rows["parameters"].replace(",", "")) > 1000
+    assert (rows["device"], rows["precision"]) == ("cpu", "float32")
+    assert rows["samu_core"] == samu_core.__version__
+    assert rows["numpy"] == np.__version__
+
+
+def test_info_without_weights_still_tells_the_versions(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAMU_WEIGHTS", str(tmp_path / "absent.npz"))
+    code, out, _ = run(capsys, "info")
+    assert code == cli.EXIT_ERROR
+    assert "unusable" in out and "absent.npz" in out
+    assert samu_core.__version__ in out
+
+
+def test_segment_with_the_real_predictor(capsys, weights, image_path, tmp_path):
+    # Untrained: what it finds means nothing, so the threshold lets nearly everything through.
+    code, _, err = run(
+        capsys,
+        *("segment", image_path, "--ijk", *FIRST_IJK, "-o", tmp_path / "m.nrrd", "--threshold", 1e-6),
+        *("--model", weights, "--device", "cpu", "--precision", "float32"),
+    )
+    assert code == 0, err
+    assert "CPU, float32" in err
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "m.nrrd")))
+    assert written[FIRST_IJK[::-1]] == 1
+
+
+def test_segment_with_a_file_that_holds_no_weights(capsys, image_path, tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"PK no archive")
+    code, _, err = run(capsys, "segment", image_path, "--ijk", *FIRST_IJK, "--model", tmp_path / "bad.npz")
+    assert code == cli.EXIT_ERROR
+    assert "bad.npz" in error_line(err)
+    assert not image_path.with_name("head.seg.nrrd").exists()
 
 
 def test_version_help_and_unknown_command(capsys):
