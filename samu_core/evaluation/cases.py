@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,18 +55,18 @@ class Case:
     name: str
     modality: str
     boundary: str
-    label_names: dict
+    label_names: dict[int, str]
     source: str
     trained_source: bool
     image_path: Path
     label_path: Path
 
     @property
-    def visible(self):
+    def visible(self) -> bool:
         return self.boundary == "visible"
 
     @property
-    def core_modality(self):
+    def core_modality(self) -> str | None:
         """ "CT", "MR" or None, as samu_core.Volume knows them; a micro-CT in grey levels is neither."""
         return "CT" if self.modality == "CT" else "MR" if self.modality.startswith("MR") else None
 
@@ -80,10 +81,10 @@ class Structure:
 
     label: int
     name: str
-    box: tuple
+    box: tuple[slice, slice, slice]
     parts: np.ndarray
 
-    def part_at(self, voxel_kji):
+    def part_at(self, voxel_kji: Sequence[int]) -> int:
         """What parts holds at a voxel (k, j, i) of the volume, which must lie in the box."""
         return int(self.parts[tuple(int(v) - s.start for v, s in zip(voxel_kji, self.box))])
 
@@ -97,12 +98,12 @@ class Click:
     """
 
     index: str
-    voxel_kji: tuple
-    position_kji: tuple
+    voxel_kji: tuple[int, int, int]
+    position_kji: tuple[float, float, float]
     part: int
 
 
-def read_cases(data_dir, split, boundary="visible"):
+def read_cases(data_dir: str | Path, split: str, boundary: str = "visible") -> list[Case]:
     """The manifest's volumes of a split, in manifest order. SamuError says what is missing."""
     data_dir = Path(data_dir)
     path = data_dir / "manifest.csv"
@@ -153,7 +154,7 @@ def _label_names(text):
     return names
 
 
-def working_spacing(spacing):
+def working_spacing(spacing: Sequence[float]) -> float:
     """Patch spacing in mm of a volume: 1.5, or the voxels' own where they are under 0.3 mm.
 
     Micro-CT of small animals has a head of twelve voxels at 1.5 mm; there the voxel is the unit, and a user
@@ -162,7 +163,7 @@ def working_spacing(spacing):
     return float(min(spacing)) if max(spacing) < MICRO_SPACING_MM else 1.5
 
 
-def clean_labels(array, visible):
+def clean_labels(array: np.ndarray, visible: bool) -> np.ndarray:
     """The label map as used: as written where boundaries are visible, else with brain parcels merged."""
     if visible:
         return array
@@ -172,7 +173,9 @@ def clean_labels(array, visible):
     return merged
 
 
-def find_structures(case, labels, spacing, seed=0, only=None):
+def find_structures(
+    case: Case, labels: np.ndarray, spacing: Sequence[float], seed: int = 0, only: set[int] | None = None
+) -> list[Structure]:
     """Structures of a label map (KJI integer array, spacing in mm), in order of label; see the rules above.
 
     only: a set of labels to restrict the (costly) search for parts to.
@@ -208,7 +211,14 @@ def _structure(labels, value, name, least):
     return Structure(value, name, box, parts) if parts.max() > 0 else None
 
 
-def draw_clicks(case, structure, spacing_kji, clicks=5, seed=0, deepest=True):
+def draw_clicks(
+    case: Case,
+    structure: Structure,
+    spacing_kji: Sequence[float],
+    clicks: int = 5,
+    seed: int = 0,
+    deepest: bool = True,
+) -> list[Click]:
     """`clicks` uniform clicks (with replacement), then the deepest voxel."""
     voxels = np.argwhere(structure.parts > 0)
     start = np.array([s.start for s in structure.box])
@@ -239,7 +249,7 @@ def _click(structure, index, voxel, rng):
     return Click(index, voxel_kji, position, structure.part_at(voxel_kji))
 
 
-def generator(seed, *words):
+def generator(seed: int, *words: str) -> np.random.Generator:
     """A random generator that depends on the seed and some words alone, on every machine and Python."""
     digest = hashlib.sha256("\n".join([str(seed), *words]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -24,10 +24,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--model",
         metavar="PATH",
-        help="weights: .npz as bundled, or a .pt checkpoint (default: the bundled ones)",
+        help="weights: .npz, a .pt checkpoint, or the word bundled (the default unless --baselines is given)",
     )
     parser.add_argument(
-        "--baselines", action="store_true", help="the classical methods, without a model unless --model"
+        "--baselines",
+        action="store_true",
+        help="the classical methods, and a model only if --model names one",
     )
     parser.add_argument(
         "--tune", action="store_true", help="choose the baselines' parameters on this split and print them"
@@ -98,7 +100,8 @@ class Methods:
             from samu_core.evaluation.protocol import NetworkMethod
             from samu_core.weights import load_network
 
-            network = load_network(self.model, map_location=self.device)
+            path = None if self.model in (None, "bundled") else self.model
+            network = load_network(path, map_location=self.device)
             methods["model"] = NetworkMethod(network, self.device)
         return {**methods, **(tuned_methods() if self.baselines else {})}
 
@@ -146,7 +149,7 @@ def _tune(args):
     from samu_core.evaluation.protocol import Options
     from samu_core.evaluation.tuning import format_tuned, tune
 
-    limit = 8 if args.limit is None else args.limit
+    limit = 5 if args.limit is None else args.limit
     options = Options(clicks=1, seed=args.seed, deepest=False, limit=limit)
     print(format_tuned(tune(args.data, args.split, args.boundary, options, _progress)))
     return 0

@@ -5,11 +5,13 @@ All masks are KJI (z, y, x) arrays on one common grid; spacings are (k, j, i) in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
 
-def dice(prediction, target):
+def dice(prediction: np.ndarray, target: np.ndarray) -> float:
     """Dice coefficient 2|P and T| / (|P| + |T|) of two masks of one shape; in [0, 1].
 
     NaN if the target is empty: such a click has no right answer and must not count (the caller drops it).
@@ -23,7 +25,9 @@ def dice(prediction, target):
     return 2.0 * both / (int(np.count_nonzero(prediction)) + size)
 
 
-def surface_dice(prediction, target, spacing_kji, tolerance_mm=2.0):
+def surface_dice(
+    prediction: np.ndarray, target: np.ndarray, spacing_kji: Sequence[float], tolerance_mm: float = 2.0
+) -> float:
     """Normalised surface Dice (NSD): the share of both surfaces within tolerance_mm of the other surface.
 
     The surface is the set of the mask's voxels that have a face neighbour outside the mask (the volume's own
@@ -48,12 +52,14 @@ def surface_dice(prediction, target, spacing_kji, tolerance_mm=2.0):
     return near / sum(counts)
 
 
-def round_half_up(x):
+def round_half_up(x: float) -> int:
     """The nearest integer, halves upwards: a patch centre (63.5) is always voxel 64, never 63 (banker's)."""
     return int(np.floor(float(x) + 0.5))
 
 
-def bootstrap_interval(groups, samples=1000, seed=0, level=0.95):
+def bootstrap_interval(
+    groups: Sequence[Sequence[Sequence[float]]], samples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
     """Percentile interval of the mean over data sets, resampling volumes within each data set.
 
     groups: one entry per data set, each a list of volumes, each a list of per-structure values. A data set of

@@ -13,8 +13,11 @@ method, as the network has, that Prediction is what goes to the native grid.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 
@@ -41,7 +44,7 @@ class Options:
     deepest: bool = True
     native: bool = False
     nsd: bool = False
-    limit: int = None
+    limit: int | None = None
 
     def __post_init__(self):
         if self.clicks < 1:
@@ -65,43 +68,47 @@ class ClickPatch:
     click_kji: np.ndarray
     grid: PatchGrid
     point_ras: np.ndarray
-    modality: str = None
-    cache: dict = field(default_factory=dict)
+    modality: str | None = None
+    cache: dict[Any, Any] = field(default_factory=dict)
 
     @property
-    def spacing(self):
+    def spacing(self) -> float:
         """mm per voxel, isotropic."""
         return self.grid.spacing
 
     @property
-    def fraction_kji(self):
+    def fraction_kji(self) -> np.ndarray:
         """The click as fractions of the field of view, as PointPrompt takes it."""
         return self.grid.fraction_kji(self.point_ras)
 
     @cached_property
-    def normalized(self):
+    def normalized(self) -> np.ndarray:
         """float32, as the network takes it."""
         return normalize_patch(self.raw, self.modality)
 
     @cached_property
-    def inside(self):
+    def inside(self) -> np.ndarray:
         """Voxels that lie in the volume."""
         return np.isfinite(self.raw)
 
     @cached_property
-    def box(self):
+    def box(self) -> tuple[slice, slice, slice]:
         """Slices around the voxels inside; the click is always among them."""
         spans = [np.flatnonzero(self.inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
         return tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
 
 
+Method = Callable[[ClickPatch], np.ndarray]
+Progress = Callable[[protocol_cases.Case, int, int], None]
+
+
 class NetworkMethod:
     """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does."""
 
-    def __init__(self, network, device="cpu"):
+    def __init__(self, network: Any, device: str = "cpu"):
         self.network, self.device = network, device
 
-    def logits(self, patch):
+    def logits(self, patch: ClickPatch) -> np.ndarray:
         """float32 KJI logits of the patch."""
         import torch
 
@@ -112,11 +119,11 @@ class NetworkMethod:
         with torch.inference_mode():
             return self.network.decode(self.network.encode(image), prompt)[0, 0].float().cpu().numpy()
 
-    def __call__(self, patch):
+    def __call__(self, patch: ClickPatch) -> np.ndarray:
         geometry = patch.grid.geometry
         return self.prediction(patch).mask(geometry).full(geometry).astype(bool)
 
-    def prediction(self, patch):
+    def prediction(self, patch: ClickPatch) -> Prediction:
         """The Prediction a user would get, kept with the patch."""
         key = ("prediction", id(self))
         if key not in patch.cache:
@@ -124,7 +131,7 @@ class NetworkMethod:
         return patch.cache[key]
 
 
-def native_dice(method, patch, mask, target):
+def native_dice(method: Method, patch: ClickPatch, mask: np.ndarray, target: Target) -> float:
     """Dice with the whole clicked part on the volume's own grid, beyond the patch included.
 
     Methods that give masks only are taken to the volume's grid as the network's logits are, by linear
@@ -140,18 +147,18 @@ def native_dice(method, patch, mask, target):
 
 
 def evaluate_network(
-    network,
-    data_dir,
-    split="dev",
-    boundary="visible",
-    clicks=2,
-    seed=0,
-    size=128,
-    spacing=1.5,
-    limit=None,
-    device="cpu",
-    deepest=False,
-):
+    network: Any,
+    data_dir: str | Path,
+    split: str = "dev",
+    boundary: str = "visible",
+    clicks: int = 2,
+    seed: int = 0,
+    size: int = 128,
+    spacing: float = 1.5,
+    limit: int | None = None,
+    device: str = "cpu",
+    deepest: bool = False,
+) -> EvaluationResult:
     """One network in process, for comparing checkpoints in training: returns its EvaluationResult.
 
     The network is put into eval mode for the time of the evaluation. `limit` (structures per data set) makes
@@ -167,7 +174,14 @@ def evaluate_network(
     return by_method(rows).get("model", EvaluationResult([]))
 
 
-def evaluate(data_dir, split, methods, boundary="visible", options=DEFAULTS, progress=None):
+def evaluate(
+    data_dir: str | Path,
+    split: str,
+    methods: dict[str, Method],
+    boundary: str = "visible",
+    options: Options = DEFAULTS,
+    progress: Progress | None = None,
+) -> list[ClickRow]:
     """ClickRows of {name: method} over a split, by volume. progress(case, number, total) is called."""
     chosen = select(protocol_cases.read_cases(data_dir, split, boundary), options)
     rows = []
@@ -178,7 +192,9 @@ def evaluate(data_dir, split, methods, boundary="visible", options=DEFAULTS, pro
     return rows
 
 
-def select(cases, options):
+def select(
+    cases: list[protocol_cases.Case], options: Options
+) -> list[tuple[protocol_cases.Case, set[int] | None]]:
     """[(case, labels or None)]: all structures, or at most `limit` of each data set, drawn by the seed."""
     if options.limit is None:
         return [(case, None) for case in cases]
@@ -196,7 +212,12 @@ def select(cases, options):
     return [(case, wanted[number]) for number, case in enumerate(cases) if number in wanted]
 
 
-def evaluate_case(case, methods, options=DEFAULTS, only=None):
+def evaluate_case(
+    case: protocol_cases.Case,
+    methods: dict[str, Method],
+    options: Options = DEFAULTS,
+    only: set[int] | None = None,
+) -> list[ClickRow]:
     """ClickRows of every structure (or those of the labels in `only`) of one volume."""
     rows = []
     for patch, target in click_patches(case, options, only):
@@ -218,14 +239,16 @@ class Target:
     whole_label: np.ndarray
     geometry: GridGeometry  # of the volume
 
-    def native_part(self):
+    def native_part(self) -> np.ndarray:
         """The clicked part on the volume's own grid, whole."""
         mask = np.zeros(self.geometry.shape_kji, bool)
         mask[self.structure.box] = self.structure.parts == self.click.part
         return mask
 
 
-def click_patches(case, options=DEFAULTS, only=None):
+def click_patches(
+    case: protocol_cases.Case, options: Options = DEFAULTS, only: set[int] | None = None
+) -> Iterator[tuple[ClickPatch, Target]]:
     """Yield (ClickPatch, Target) of a volume's clicks, structure by structure."""
     image, labels = read_volume(case.image_path), read_volume(case.label_path)
     if image.array.shape != labels.array.shape or not np.allclose(

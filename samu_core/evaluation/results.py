@@ -8,6 +8,7 @@ uniform clicks; the deepest-voxel click, the ideal user's, is reported apart.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ class EvaluationResult:
     rows: list of ClickRow; structures: list of StructureRow.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Iterable[ClickRow]):
         self.rows = [row for row in rows if np.isfinite(row.dice)]
         grouped = {}
         for row in self.rows:
@@ -78,16 +79,16 @@ class EvaluationResult:
         self.structures = [s for s in map(_summarise, grouped.values()) if s is not None]
 
     @property
-    def mean(self):
+    def mean(self) -> float:
         """Patch Dice of the uniform clicks, mean over data sets; NaN if nothing was clicked."""
         return self.over_data_sets("dice")
 
     @property
-    def per_dataset(self):
+    def per_dataset(self) -> dict[str, float]:
         """{source_repo: patch Dice}, in order of first appearance."""
         return self.by_data_set("dice")
 
-    def by_data_set(self, field, group=None):
+    def by_data_set(self, field: str, group: str | None = None) -> dict[str, float]:
         """{source_repo: mean over its structures of a StructureRow field}, NaN values left out."""
         values = {}
         for row in self._in(group):
@@ -95,12 +96,14 @@ class EvaluationResult:
                 values.setdefault(row.data_set, []).append(getattr(row, field))
         return {name: float(np.mean(v)) for name, v in values.items()}
 
-    def over_data_sets(self, field, group=None):
+    def over_data_sets(self, field: str, group: str | None = None) -> float:
         """Mean over data sets of a StructureRow field: dice, sd, worst, deepest, dice_native, nsd, ..."""
         values = list(self.by_data_set(field, group).values())
         return float(np.mean(values)) if values else float("nan")
 
-    def interval(self, field="dice", group=None, samples=1000, seed=0):
+    def interval(
+        self, field: str = "dice", group: str | None = None, samples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
         """95 % bootstrap interval of over_data_sets, resampling volumes within data sets."""
         groups = {}
         for row in self._in(group):
@@ -109,7 +112,7 @@ class EvaluationResult:
         return bootstrap_interval([list(v.values()) for v in groups.values()], samples, seed)
 
     @property
-    def groups(self):
+    def groups(self) -> dict[str, float]:
         """{group: mean over its data sets} for the groups present: unseen sources, unseen subjects."""
         present = [g for g in (UNSEEN_SOURCE, UNSEEN_SUBJECT) if any(s.group == g for s in self.structures)]
         return {group: self.over_data_sets("dice", group) for group in present}
@@ -144,7 +147,7 @@ def _summarise(rows):
     )
 
 
-def by_method(rows):
+def by_method(rows: Iterable[ClickRow]) -> dict[str, EvaluationResult]:
     """{method: EvaluationResult} of mixed rows, in order of first appearance."""
     grouped = {}
     for row in rows:
@@ -152,6 +155,6 @@ def by_method(rows):
     return {name: EvaluationResult(own) for name, own in grouped.items()}
 
 
-def fields(row_class):
+def fields(row_class: type) -> list[str]:
     """Column names of ClickRow or StructureRow."""
     return [field.name for field in dataclasses.fields(row_class)]

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT, ClickRow, StructureRow, fields
+from samu_core.evaluation.results import (
+    UNSEEN_SOURCE,
+    UNSEEN_SUBJECT,
+    ClickRow,
+    EvaluationResult,
+    StructureRow,
+    fields,
+)
 
 SUMMARY = [
     ("mean Dice over data sets", "dice"),
@@ -22,7 +30,7 @@ SUMMARY = [
 ]
 
 
-def write_csv(path, rows, row_class):
+def write_csv(path: str | Path, rows: Iterable, row_class: type) -> None:
     """Rows (dataclass instances) as CSV, one header line; written whole or not at all."""
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
@@ -37,7 +45,7 @@ def write_csv(path, rows, row_class):
         temporary.unlink(missing_ok=True)
 
 
-def write_all(folder, results, markdown):
+def write_all(folder: str | Path, results: dict[str, EvaluationResult], markdown: str) -> list[Path]:
     """clicks.csv, structures.csv and table.md of {method: EvaluationResult}; returns the three paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +56,7 @@ def write_all(folder, results, markdown):
     return paths
 
 
-def markdown_table(results):
+def markdown_table(results: dict[str, EvaluationResult]) -> str:
     """Patch Dice per data set, one column per method; then means per group and over all, with intervals.
 
     results: {method: EvaluationResult} on the same clicks. The best method of a line is bold.
@@ -78,7 +86,7 @@ def markdown_table(results):
     return "\n".join(lines) + "\n"
 
 
-def summary_table(results):
+def summary_table(results: dict[str, EvaluationResult]) -> str:
     """The other figures (robustness, other targets, other metrics), mean over data sets, where measured."""
     lines = [_line(["mean over data sets", *results]), _line(["---", *["---:"] * len(results)])]
     for title, field in SUMMARY[1:]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from samu_core.evaluation import baselines
 from samu_core.evaluation import cases as protocol_cases
 from samu_core.evaluation.metrics import dice
-from samu_core.evaluation.protocol import Options, click_patches, select
+from samu_core.evaluation.protocol import ClickPatch, Options, Progress, click_patches, select
 
-# One click on each of eight structures per data set.
-SUBSAMPLE = Options(clicks=1, deepest=False, limit=8)
+# One click on each of five structures per data set.
+SUBSAMPLE = Options(clicks=1, deepest=False, limit=5)
 
 
 class Scores:
     """Sum and count of Dice for every (baseline, parameter set, data set); rows in the order of GRID."""
 
-    def __init__(self, names):
+    def __init__(self, names: list[str]):
         self.sets = {name: baselines.combinations(name) for name in names}
         self.values = {name: {} for name in names}
 
-    def add(self, source, patch, part):
+    def add(self, source: str, patch: ClickPatch, part: np.ndarray) -> None:
         """Try every parameter set of every baseline on one click."""
         for name, sets in self.sets.items():
             method = baselines.METHODS[name]
@@ -28,7 +30,7 @@ class Scores:
             if np.isfinite(found).all():
                 self.values[name].setdefault(source, []).append(found)
 
-    def best(self):
+    def best(self) -> dict[str, tuple[dict, float]]:
         """{name: (parameters, Dice)} of each baseline's best set; Dice: clicks -> data set -> mean."""
         result = {}
         for name, sources in self.values.items():
@@ -38,7 +40,13 @@ class Scores:
         return result
 
 
-def tune(data_dir, split="dev", boundary="visible", options=SUBSAMPLE, progress=None):
+def tune(
+    data_dir: str | Path,
+    split: str = "dev",
+    boundary: str = "visible",
+    options: Options = SUBSAMPLE,
+    progress: Progress | None = None,
+) -> dict[str, tuple[dict, float]]:
     """{name: (parameters, Dice)}: the best of baselines.GRID over a sub-sample of the clicks.
 
     Every parameter set sees the same clicks; the mean is over data sets, so none of them decides alone.
@@ -54,7 +62,7 @@ def tune(data_dir, split="dev", boundary="visible", options=SUBSAMPLE, progress=
     return scores.best()
 
 
-def format_tuned(best):
+def format_tuned(best: dict[str, tuple[dict, float]]) -> str:
     """The lines to paste into baselines.TUNED, and what each set reached."""
     lines = ["TUNED = {"]
     for name, (parameters, value) in best.items():
