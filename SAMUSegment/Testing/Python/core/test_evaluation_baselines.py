@@ -65,12 +65,12 @@ def test_fast_marching_stops_at_the_edge_of_a_bright_ball(bright_ball):
 
 def test_the_ball_has_its_radius_and_stays_in_the_volume(bright_ball):
     patch, _ = bright_ball
-    mask = baselines.ball(patch, radius_mm=15.0)
+    mask = baselines.ball(patch, radius=10.0)
     assert np.count_nonzero(mask) == pytest.approx(4 / 3 * np.pi * 1000, rel=0.03)
     assert dice(mask, ball((SIZE,) * 3, (23.5,) * 3, 10)) == 1.0
     raw = patch.raw.copy()
     raw[:23] = np.nan
-    cut = baselines.ball(make_patch(raw), radius_mm=15.0)
+    cut = baselines.ball(make_patch(raw), radius=10.0)
     assert not cut[:23].any()
     assert (cut == (mask & np.isfinite(raw))).all()
 
@@ -120,16 +120,16 @@ def test_tuning_picks_the_best_radius_over_data_sets():
     """Two data sets, one with three times as many clicks: they weigh the same."""
     scores = Scores(["ball"])
     patch = make_patch(np.zeros((SIZE,) * 3))
-    small, large = (ball((SIZE,) * 3, (23.5,) * 3, radius / 1.5) for radius in (9.0, 19.0))
+    small, large = (ball((SIZE,) * 3, (23.5,) * 3, radius) for radius in (6.0, 13.0))
     for _ in range(3):
         scores.add("many", patch, small)
     scores.add("few", patch, large)
-    radii = baselines.GRID["ball"]["radius_mm"]
+    radii = baselines.GRID["ball"]["radius"]
     by_hand = [
         (dice(baselines.ball(patch, r), small) + dice(baselines.ball(patch, r), large)) / 2 for r in radii
     ]
     parameters, value = scores.best()["ball"]
-    assert parameters == {"radius_mm": radii[int(np.argmax(by_hand))]}
+    assert parameters == {"radius": radii[int(np.argmax(by_hand))]}
     assert value == pytest.approx(max(by_hand))
     namespace = {}
     exec(format_tuned(scores.best()), namespace)
