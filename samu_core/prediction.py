@@ -104,7 +104,9 @@ class Prediction:
             return EMPTY_MASK
         logits = self.logits
         if clicked_component:
-            logits, box = self._near_click(above, box, level)
+            # The click's own voxel may have its centre further away than 5 mm, in thick slices.
+            reach_mm = max(NEAREST_COMPONENT_MM, float(geometry.spacing.sum()) / 2)
+            logits, box = self._near_click(above, box, level, reach_mm)
             if box is None:
                 return EMPTY_MASK
         # One voxel around: interpolation reaches from the last voxel above the level to the next.
@@ -129,7 +131,7 @@ class Prediction:
         )
 
     def _near_click(
-        self, above: np.ndarray, box: tuple[np.ndarray, np.ndarray], level: float
+        self, above: np.ndarray, box: tuple[np.ndarray, np.ndarray], level: float, reach_mm: float
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
         """Logits without the parts that the click cannot mean, and the box of what is left.
 
@@ -143,7 +145,7 @@ class Prediction:
         labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
         click = self.grid.point_to_kji(self.point_ras) - low
         # Interpolation moves the surface by less than one voxel, along a diagonal at most.
-        reach = NEAREST_COMPONENT_MM / self.grid.spacing + np.sqrt(3)
+        reach = reach_mm / self.grid.spacing + np.sqrt(3)
         first = np.maximum(np.floor(click - reach), 0).astype(int)
         last = np.maximum(np.ceil(click + reach) + 1, 0).astype(int)
         window = labels[tuple(slice(a, b) for a, b in zip(first, last))]

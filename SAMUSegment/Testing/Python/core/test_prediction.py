@@ -123,6 +123,15 @@ def test_parts_far_from_the_click_change_nothing_at_the_clicked_one(geometry):
     assert everything > a.array.sum()
 
 
+def test_clicked_voxel_of_a_thick_slice_counts_however_far_its_centre_is():
+    matrix = np.diag([2.0, 2.0, 40.0, 1.0])
+    matrix[:3, 3] = (-20, -20, -20)
+    thick = GridGeometry((2, 21, 21), matrix)  # slices at S -20 and 20
+    p = prediction(((0, 0, 20), 5), point=(0, 0, 2))
+    mask = p.mask(thick)
+    assert mask.array.sum() > 10 and mask.extent[4:] == (1, 1)
+
+
 def test_work_is_restricted_to_what_the_click_can_mean(monkeypatch):
     p = prediction(((0, 0, 0), 6), point=(0, 0, 0))
     p.logits[0, 0, 0] = p.logits[-1, -1, -1] = 20
