@@ -4,8 +4,8 @@ Four methods from SimpleITK's and ITK's textbook, run on the same patch and the 
 a fixed ball, region growing within a tolerance (ConnectedThreshold), region growing by running statistics
 (ConfidenceConnected), and a front that slows down at edges (FastMarching). Each has ONE set of parameters for
 all structures and modalities, chosen on the dev split by mean Dice over data sets. To be a fair rival they
-work on a smoothed image, count in voxels of the patch, measure tolerances in units of the patch's own contrast, hold back when a region
-leaks (the tolerance shrinks until the region fits), and close small holes.
+work on a smoothed image, count in voxels of the patch, measure tolerances in units of the patch's own
+contrast, hold back when a region leaks (the tolerance shrinks until it fits), and close small holes.
 
 Regenerate TUNED with the command
 
@@ -46,7 +46,7 @@ TUNED = {
 }
 
 # What --tune tries: every combination, on a few clicks of every data set. The ranges lie around, and beyond,
-# the best values of a first, coarser grid (sigma to 1.2, tolerance 0.1 to 1.1, limits to 160000, times from 4).
+# the best of a first, coarser grid (sigma to 1.2, tolerance 0.1 to 1.1, limits to 160000, times from 4).
 GRID = {
     "ball": {"radius": [6.0, 8.0, 10.0, 11.0, 12.0, 13.0, 14.0, 16.0]},
     "connected_threshold": {
