@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from evaluation_data import ball
+from scipy import ndimage
 
 from samu_core.evaluation import baselines
 from samu_core.evaluation.metrics import dice
@@ -51,6 +53,31 @@ CLEAN = {
 def test_region_growing_finds_a_bright_ball(name, bright_ball):
     patch, target = bright_ball
     assert dice(baselines.METHODS[name](patch, **CLEAN[name]), target) > 0.8
+
+
+@pytest.mark.parametrize("seed", [(24, 24, 24), (1, 30, 46), (25, 10, 24)])
+def test_region_growing_is_what_itk_gives(seed, bright_ball):
+    image = np.ascontiguousarray(bright_ball[0].raw)
+    picture = sitk.GetImageFromArray(image)
+    value = float(image[seed])
+    itk = sitk.ConnectedThreshold(picture, [seed[::-1]], lower=value - 60, upper=value + 60)
+    assert (baselines.grow(image, seed, value - 60, value + 60) == sitk.GetArrayFromImage(itk)).all()
+    for iterations in (0, 2):
+        itk = sitk.ConfidenceConnected(
+            picture, [seed[::-1]], numberOfIterations=iterations, multiplier=2.0, initialNeighborhoodRadius=2
+        )
+        own = baselines.grow_by_confidence(image, seed, 2.0, iterations, 2)
+        assert own.sum() > 10 and dice(own, sitk.GetArrayFromImage(itk)) > 0.99, iterations
+
+
+def test_the_dilation_of_the_front_is_a_dilation(bright_ball):
+    patch, _ = bright_ball
+    parameters = {"sigma": 1.2, "contrast": 0.5, "steepness": 1.0, "time": 15.0}
+    plain = baselines.fast_marching(patch, dilation=0, **parameters)
+    assert (
+        baselines.fast_marching(patch, dilation=2, **parameters)
+        == ndimage.binary_dilation(plain, iterations=2)
+    ).all()
 
 
 def test_fast_marching_stops_at_the_edge_of_a_bright_ball(bright_ball):
