@@ -72,3 +72,26 @@ def test_a_click_with_the_bundled_network_needs_no_network_connection(mrml, real
     moved = logic.segmentFromPoint(volume, worldOf(volume, CENTER), other)
     assert dice(segmentOnVolume(other, moved.segmentID, volume), mask) > 0.98
     assert logic.undo() and other.GetSegmentation().GetNumberOfSegments() == 0
+
+
+def test_the_predictor_and_the_logic_fit_together_without_weights(mrml):
+    """An untrained network: what it says means nothing, but every voxel of it must arrive."""
+    torch = pytest.importorskip("torch", reason="the real predictor needs torch")
+    from samu_core.geometry import GridGeometry
+    from samu_core.network import SAMU
+    from samu_core.predictor import Predictor
+
+    torch.manual_seed(0)
+    predictor = Predictor(device="cpu", precision="float32", network=SAMU().eval(), patch_size=32)
+    volume, _ = abdomen(mrml)
+    volume.SetAndObserveTransformNodeID(mrml.transform(matrixFrom((10, 0, 0))).GetID())
+    logic, segmentation, stages = SAMUSegmentLogic(predictor), mrml.segmentation(), []
+    request = logic.prepare(volume, worldOf(volume, CENTER), segmentation)
+    prediction = logic.predict(request, progress=stages.append)
+    threshold = float(1 / (1 + np.exp(-np.median(prediction.logits))))
+    result = logic.apply(request, prediction, threshold, clickedComponent=False)
+    expected = prediction.mask(GridGeometry(SHAPE, ijkToWorld(volume)), threshold, False).full(
+        GridGeometry(SHAPE, ijkToWorld(volume))
+    )
+    assert "encode" in stages and result.voxelCount == expected.sum() > 100
+    assert np.array_equal(segmentOnVolume(segmentation, result.segmentID, volume), expected != 0)
