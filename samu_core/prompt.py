@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ class PointPrompt:
             at the same voxel spacing has span 0.5, which keeps the encoding of a millimetre the same.
     """
 
-    position: "torch.Tensor"
+    position: torch.Tensor
     span: float = 1.0
 
     def __post_init__(self) -> None:
@@ -33,18 +34,18 @@ class PointPrompt:
             raise ValueError(f"PointPrompt.span must be positive, not {self.span}.")
 
     @classmethod
-    def from_fraction(cls, fraction_kji: Sequence[float], span: float = 1.0, device=None) -> "PointPrompt":
+    def from_fraction(cls, fraction_kji: Sequence[float], span: float = 1.0, device=None) -> PointPrompt:
         """A batch of one from a click in KJI fractions of the patch (`PatchGrid.fraction_kji`)."""
         import torch
 
         values = [float(value) for value in fraction_kji]
         return cls(torch.tensor([values], dtype=torch.float32, device=device), span)
 
-    def to(self, device) -> "PointPrompt":
+    def to(self, device) -> PointPrompt:
         """The same prompt on another torch device."""
         return PointPrompt(self.position.to(device), self.span)
 
     @property
-    def position_in_field_of_view(self) -> "torch.Tensor":
+    def position_in_field_of_view(self) -> torch.Tensor:
         """float32 tensor (B, 3): KJI fractions of the field of view; a crop counts as lying in its middle."""
         return 0.5 + (self.position.float() - 0.5) * self.span

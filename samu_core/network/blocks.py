@@ -57,7 +57,9 @@ def sample_at(features: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     corners, weights = _corner_indices(position, features.shape[2:])
     batch = torch.arange(features.shape[0], device=features.device)[:, None]
     k, j, i = corners.unbind(2)
-    values = features[batch, :, k, j, i]  # (B, 8, C), one gather: its backward fills the features' gradient once
+    values = features[
+        batch, :, k, j, i
+    ]  # (B, 8, C), one gather: its backward fills the features' gradient once
     return (values * weights[..., None].to(values.dtype)).sum(1)
 
 
@@ -69,7 +71,9 @@ def _corner_indices(position: torch.Tensor, shape) -> tuple[torch.Tensor, torch.
     fraction = index - low
     corners, weights = [], []
     for bits in range(8):
-        offset = torch.tensor([bits >> 2 & 1, bits >> 1 & 1, bits & 1], device=position.device, dtype=torch.float32)
+        offset = torch.tensor(
+            [bits >> 2 & 1, bits >> 1 & 1, bits & 1], device=position.device, dtype=torch.float32
+        )
         corners.append(torch.minimum(low + offset, size - 1).long())
         weights.append(torch.where(offset > 0, fraction, 1 - fraction).prod(1))
     return torch.stack(corners, 1), torch.stack(weights, 1)

@@ -61,13 +61,17 @@ class SAMUConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, as JSON holds them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "SAMUConfig":
+    def from_dict(cls, values: dict[str, Any]) -> SAMUConfig:
         """The inverse of `to_dict`. Raises ValueError for a key this version does not know."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"unknown network settings: {', '.join(unknown)}; a newer samu_core may read them.")
+            raise ValueError(
+                f"unknown network settings: {', '.join(unknown)}; a newer samu_core may read them."
+            )
         return cls(**values)

@@ -41,7 +41,10 @@ class DecoderLevel(nn.Module):
         self.concatenate = level in config.concatenated_levels
         self.up = UpBlock(config.channels[level + 1], channels, config.normalisation)
         self.convs = conv_stack(
-            2 * channels if self.concatenate else channels, channels, config.decoder_convs[level], config.normalisation
+            2 * channels if self.concatenate else channels,
+            channels,
+            config.decoder_convs[level],
+            config.normalisation,
         )
 
     def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
@@ -113,7 +116,11 @@ class SAMU(nn.Module):
             ValueError: the patch is not (B, 1, D, H, W) with edges that are multiples of `config.stride`.
         """
         stride = self.config.stride
-        if patch.ndim != 5 or patch.shape[1] != 1 or any(size % stride or not size for size in patch.shape[2:]):
+        if (
+            patch.ndim != 5
+            or patch.shape[1] != 1
+            or any(size % stride or not size for size in patch.shape[2:])
+        ):
             raise ValueError(
                 f"SAMU takes patches of shape (batch, 1, D, H, W) with edges that are multiples of {stride}, "
                 f"not {tuple(patch.shape)}."
@@ -127,7 +134,9 @@ class SAMU(nn.Module):
     def decode_with_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt):
         """Mask logits at full resolution and at the auxiliary level's (32^3 of a 128^3 patch)."""
         if len(prompt.position) != len(features[0]):
-            raise ValueError(f"{len(prompt.position)} prompts do not fit a batch of {len(features[0])} patches.")
+            raise ValueError(
+                f"{len(prompt.position)} prompts do not fit a batch of {len(features[0])} patches."
+            )
         return self.decoder(features, prompt)
 
     def forward(self, patch: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:

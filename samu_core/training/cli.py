@@ -13,12 +13,20 @@ from samu_core.errors import SamuError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `samu train`."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML file with the run's settings (configs/)")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: log, checkpoints; an old run goes on")
-    parser.add_argument("--data", type=Path, help="folder with manifest.csv, vol/ and labelmaps/; packed on first use")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML file with the run's settings (configs/)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="run folder: log, checkpoints; an old run goes on"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with manifest.csv, vol/ and labelmaps/; packed on first use"
+    )
     parser.add_argument("--pack", type=Path, help="folder of the packed data (default: OUT/../pack)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes of this call, to go on later")
+    parser.add_argument(
+        "--minutes", type=float, help="stop after so many minutes of this call, to go on later"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,9 @@ from torch.nn import functional
 from samu_core.training.shapes import smooth_noise
 
 
-def synthetic_image(ids: torch.Tensor, target: torch.Tensor, rng: np.random.Generator, difficulty: float) -> torch.Tensor:
+def synthetic_image(
+    ids: torch.Tensor, target: torch.Tensor, rng: np.random.Generator, difficulty: float
+) -> torch.Tensor:
     """Paint a label map.
 
     Args:
@@ -51,7 +53,9 @@ def _compact(ids: torch.Tensor) -> tuple[torch.Tensor, int]:
     return table[ids], int(present.sum())
 
 
-def _split_background(classes: torch.Tensor, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, int]:
+def _split_background(
+    classes: torch.Tensor, count: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, int]:
     parts = int(rng.integers(2, 5))
     partition = smooth_noise(classes.shape, int(rng.integers(2, 8)), rng, parts).argmax(0)
     split = torch.where((classes == 0) & (partition > 0), count - 1 + partition, classes)
@@ -65,7 +69,9 @@ def _mr_classes(count: int, rng: np.random.Generator, difficulty: float) -> tupl
 
 def _ct_classes(count: int, rng: np.random.Generator, difficulty: float) -> tuple[torch.Tensor, torch.Tensor]:
     means = rng.normal(45, rng.uniform(10, 45), count)
-    kind = rng.choice(5, count, p=(0.54, 0.15, 0.08, 0.13, 0.10))  # soft tissue, fat, gas, bone, contrast medium
+    kind = rng.choice(
+        5, count, p=(0.54, 0.15, 0.08, 0.13, 0.10)
+    )  # soft tissue, fat, gas, bone, contrast medium
     means = np.where(kind == 1, rng.normal(-95, 15, count), means)
     means = np.where(kind == 2, rng.uniform(-1000, -700, count), means)
     means = np.where(kind == 3, rng.uniform(180, 900, count), means)
@@ -104,7 +110,9 @@ def _merge_appearances(means: torch.Tensor, target_class: int, rng: np.random.Ge
             means[index] = means[0 if draw < 0.15 else int(rng.integers(len(means)))]
 
 
-def _keep_contrast(means, target_class: int, around: list[int], rng: np.random.Generator, least: float) -> None:
+def _keep_contrast(
+    means, target_class: int, around: list[int], rng: np.random.Generator, least: float
+) -> None:
     """Move neighbours of the target away from its mean by at least `least`, either way."""
     for index in around:
         gap = float(means[index] - means[target_class])
@@ -134,7 +142,9 @@ def blur(image: torch.Tensor, sigmas) -> torch.Tensor:
 def _mr_effects(image: torch.Tensor, rng: np.random.Generator, difficulty: float) -> torch.Tensor:
     """Coil bias field, non-linear contrast, inverted contrast."""
     strength = rng.uniform(0, 0.35) * (0.3 + 0.7 * difficulty)
-    image = image.clamp(min=0) * torch.exp(strength * smooth_noise(image.shape, int(rng.integers(2, 5)), rng)[0])
+    image = image.clamp(min=0) * torch.exp(
+        strength * smooth_noise(image.shape, int(rng.integers(2, 5)), rng)[0]
+    )
     image = (image / image.max().clamp(min=1e-3)).pow(float(np.exp(rng.uniform(-0.6, 0.6))))
     return 1 - image if rng.random() < 0.3 else image
 

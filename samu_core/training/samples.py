@@ -36,7 +36,9 @@ class CropSpec:
     difficulty: float = 1.0
 
 
-def make_sample(volume: PackedVolume, spec: CropSpec, rng: np.random.Generator, synthetic: bool) -> Sample | None:
+def make_sample(
+    volume: PackedVolume, spec: CropSpec, rng: np.random.Generator, synthetic: bool
+) -> Sample | None:
     """Draw a target, a click and a patch from a volume.
 
     Args:
@@ -183,7 +185,9 @@ def _limited_field_of_view(size: int, click, rng: np.random.Generator) -> torch.
             room = click[axis] if rng.random() < 0.5 else click[axis] - size + 1
             cut = int(round(room * rng.uniform(0.3, 1.0)))
             index: list[slice] = [slice(None)] * 3
-            index[axis] = slice(0, max(click[axis] - abs(cut), 0)) if cut > 0 else slice(click[axis] - cut + 1, None)
+            index[axis] = (
+                slice(0, max(click[axis] - abs(cut), 0)) if cut > 0 else slice(click[axis] - cut + 1, None)
+            )
             inside[tuple(index)] = False
     return inside
 
@@ -198,7 +202,9 @@ def random_normalisation(image: torch.Tensor, inside: torch.Tensor, rng: np.rand
         values = bright if len(bright) > 100 else values
     centre, spread = values.mean(), values.std()
     if 0.2 <= draw < 0.3:
-        low, centre, high = torch.quantile(values[:: max(1, len(values) // 20000)], torch.tensor([0.16, 0.5, 0.84]))
+        low, centre, high = torch.quantile(
+            values[:: max(1, len(values) // 20000)], torch.tensor([0.16, 0.5, 0.84])
+        )
         spread = torch.maximum((high - low) / 2, spread / 4)
     patch = (image - centre) / spread.clamp(min=1e-6)
     lowest = patch[inside].min()

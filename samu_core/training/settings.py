@@ -45,7 +45,7 @@ class TrainingSettings:
     shape_size: int = 96
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    warm_up_steps: int = 100
+    warm_up_steps: int = 50
     decay_share: float = 0.25
     freeze_norm_share: float = 0.12
     hard_from_share: float = 0.4
@@ -66,7 +66,7 @@ class TrainingSettings:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainingSettings":
+    def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
         """Build from plain values. Raises SamuError for an unknown or missing setting."""
         try:
             values = dict(values)
@@ -81,10 +81,12 @@ class TrainingSettings:
             return cls(phases=tuple(phases), **values)
         except (KeyError, TypeError, ValueError) as error:
             known = ", ".join(item.name for item in fields(cls))
-            raise SamuError(f"the training settings are not usable ({error}); known settings: {known}.") from error
+            raise SamuError(
+                f"the training settings are not usable ({error}); known settings: {known}."
+            ) from error
 
     @classmethod
-    def read(cls, path: Path) -> "TrainingSettings":
+    def read(cls, path: Path) -> TrainingSettings:
         """Read a YAML file. Raises SamuError when it is missing or not usable."""
         import yaml
 

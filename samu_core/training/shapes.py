@@ -37,7 +37,9 @@ def shape_map(size: int, rng: np.random.Generator) -> np.ndarray:
     shape = (size,) * 3
     axis = torch.linspace(-1, 1, size)
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
-    radius = _superellipsoid(grid, rng.uniform(0.6, 1.05, 3), rng.uniform(1.8, 4.0), random_rotation(rng, 0.5))
+    radius = _superellipsoid(
+        grid, rng.uniform(0.6, 1.05, 3), rng.uniform(1.8, 4.0), random_rotation(rng, 0.5)
+    )
     radius = radius + 0.12 * smooth_noise(shape, int(rng.integers(3, 7)), rng)[0]
     body = torch.ones(shape, dtype=torch.bool) if rng.random() < 0.15 else radius < 1
     tissues = int(rng.integers(1, 7))
@@ -76,7 +78,9 @@ def _paint_object(labels: torch.Tensor, label: int, rng: np.random.Generator) ->
     low = np.maximum(np.floor(centre).astype(int) - reach, 0)
     high = np.minimum(np.floor(centre).astype(int) + reach + 1, size)
     region = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
-    axes = [torch.arange(int(a), int(b), dtype=torch.float32) - float(c) for a, b, c in zip(low, high, centre)]
+    axes = [
+        torch.arange(int(a), int(b), dtype=torch.float32) - float(c) for a, b, c in zip(low, high, centre)
+    ]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")) / radius
     power = rng.uniform(2.5, 6.0) if kind == "superellipsoid" else 2.0
     value = _superellipsoid(grid, np.exp(rng.uniform(-0.5, 0.4, 3)), power, random_rotation(rng))
@@ -89,7 +93,9 @@ def _paint_object(labels: torch.Tensor, label: int, rng: np.random.Generator) ->
     labels[region][inside] = label
 
 
-def _paint_tube(labels: torch.Tensor, label: int, start: np.ndarray, radius: float, rng: np.random.Generator) -> None:
+def _paint_tube(
+    labels: torch.Tensor, label: int, start: np.ndarray, radius: float, rng: np.random.Generator
+) -> None:
     """A curved tube of slowly changing calibre: overlapping balls along a smooth random walk."""
     size = labels.shape[0]
     radius = max(radius, 1.3)
@@ -109,7 +115,10 @@ def _paint_tube(labels: torch.Tensor, label: int, start: np.ndarray, radius: flo
         high = np.minimum(np.ceil(position + local).astype(int) + 1, size)
         if (low >= high).any():
             continue
-        axes = [torch.arange(int(a), int(b), dtype=torch.float32) - float(c) for a, b, c in zip(low, high, position)]
+        axes = [
+            torch.arange(int(a), int(b), dtype=torch.float32) - float(c)
+            for a, b, c in zip(low, high, position)
+        ]
         distance = sum(axis.view([-1 if n == m else 1 for m in range(3)]) ** 2 for n, axis in enumerate(axes))
         region = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
         labels[region][distance < local**2] = label

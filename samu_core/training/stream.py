@@ -136,7 +136,9 @@ class BatchStream(torch.utils.data.IterableDataset):
             volume = self.sources.real[int(rng.choice(len(self.real_weights), p=self.real_weights))]
             return make_sample(volume, spec, rng, synthetic=False)
         if draw < self.phase.real + self.phase.labelmaps:
-            volume = self.sources.labelmaps[int(rng.choice(len(self.labelmap_weights), p=self.labelmap_weights))]
+            volume = self.sources.labelmaps[
+                int(rng.choice(len(self.labelmap_weights), p=self.labelmap_weights))
+            ]
         else:
             volume = self.sources.shapes[int(rng.integers(len(self.sources.shapes)))]
         return make_sample(volume, spec, rng, synthetic=True)

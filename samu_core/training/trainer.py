@@ -29,7 +29,9 @@ class Trainer:
     A run that was stopped goes on from `checkpoint.pt`, on whatever device is there now.
     """
 
-    def __init__(self, settings: TrainingSettings, sources: Sources, folder: Path, device: str = "cpu") -> None:
+    def __init__(
+        self, settings: TrainingSettings, sources: Sources, folder: Path, device: str = "cpu"
+    ) -> None:
         self.settings, self.sources, self.folder = settings, sources, Path(folder)
         self.device = torch.device(device)
         torch.manual_seed(settings.seed)
@@ -93,7 +95,10 @@ class Trainer:
 
     def _run_phase(self, index: int, seconds: float | None) -> None:
         stream = BatchStream(
-            self.sources, self.settings.phases[index], self.difficulty, self.settings.seed + 7919 * (self.step + 1)
+            self.sources,
+            self.settings.phases[index],
+            self.difficulty,
+            self.settings.seed + 7919 * (self.step + 1),
         )
         workers = self.settings.workers
         loader = torch.utils.data.DataLoader(

@@ -1,0 +1,185 @@
+"""The network: size, shapes, what the click does at every level, the paper's baselines."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from samu_core.network import SAMU, SAMUConfig  # noqa: E402
+from samu_core.network.blocks import sample_at  # noqa: E402
+from samu_core.network.prompt_attention import PromptAttention, PromptEncoder, per_sample_conv  # noqa: E402
+from samu_core.prompt import PointPrompt  # noqa: E402
+
+LEVELS = range(6)
+SMALL = dict(channels=(4, 8, 8, 8, 8, 8), embedding=16)
+
+
+def network(**settings) -> SAMU:
+    torch.manual_seed(0)
+    return SAMU(SAMUConfig(**settings)).eval()
+
+
+def prompt(*position, span=1.0) -> PointPrompt:
+    return PointPrompt.from_fraction(position, span)
+
+
+@pytest.fixture(scope="module")
+def patch():
+    return torch.randn(1, 1, 64, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_shipped_architecture_has_about_twelve_million_parameters():
+    count = sum(parameter.numel() for parameter in SAMU().parameters())
+    assert 11.5e6 <= count <= 12.5e6
+
+
+def test_logits_have_the_patch_shape_and_features_halve_from_level_to_level(patch):
+    samu = network(**SMALL)
+    features = samu.encode(patch)
+    assert [tuple(level.shape[2:]) for level in features] == [
+        (64 >> level, 32 >> level, 32 >> level) for level in LEVELS
+    ]
+    logits, auxiliary = samu.decode_with_auxiliary(features, prompt(0.5, 0.5, 0.5))
+    assert logits.shape == patch.shape
+    assert auxiliary.shape[2:] == (16, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 33, 32, 32), (1, 2, 32, 32, 32), (32, 32, 32), (1, 1, 0, 32, 32)])
+def test_patches_of_other_shapes_are_refused_with_the_rule(shape):
+    with pytest.raises(ValueError, match="multiples of 32"):
+        network(**SMALL).encode(torch.zeros(shape))
+
+
+def test_prompts_must_fit_the_batch(patch):
+    samu = network(**SMALL)
+    two = PointPrompt(torch.full((2, 3), 0.5))
+    with pytest.raises(ValueError, match="2 prompts"):
+        samu.decode(samu.encode(patch), two)
+
+
+@pytest.mark.parametrize("content", ["content", "position"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_moving_the_click_changes_what_every_level_adds_to_its_features(level, content, patch):
+    samu = network(**SMALL, prompt=content)
+    attention = samu.decoder.attention[str(level)]
+    features = samu.encode(patch)[level]
+    added = []
+    for click in ((0.3, 0.4, 0.5), (0.7, 0.4, 0.5)):
+        where = prompt(*click)
+        added.append(attention(features, samu.decoder.prompt_encoder(where), where) - features)
+    assert added[0].abs().max() > 1e-4
+    assert (added[0] - added[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_alone_carries_the_click_into_the_mask(level, patch):
+    """With the attention of all other levels silenced, the mask still follows the click."""
+    samu = network(**SMALL).train()  # batch statistics keep an untrained network's signals from fading
+    for key, attention in samu.decoder.attention.items():
+        if key != str(level):
+            torch.nn.init.zeros_(attention.out.weight)
+    with torch.no_grad():
+        features = samu.encode(patch)
+        first, second = (samu.decode(features, prompt(*at)) for at in ((0.3, 0.4, 0.5), (0.7, 0.6, 0.5)))
+        silenced = samu.decoder.attention[str(level)]
+        torch.nn.init.zeros_(silenced.out.weight)
+        third, fourth = (samu.decode(features, prompt(*at)) for at in ((0.3, 0.4, 0.5), (0.7, 0.6, 0.5)))
+    assert (first - second).abs().max() > 1e-4
+    assert torch.equal(third, fourth), "with every level silenced nothing is left that knows the click"
+
+
+def test_without_attention_the_click_is_ignored(patch):
+    samu = network(**SMALL, attention="none")
+    features = samu.encode(patch)
+    assert torch.equal(
+        samu.decode(features, prompt(0.3, 0.4, 0.5)), samu.decode(features, prompt(0.7, 0.6, 0.5))
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "attended", "skips"),
+    [("all", 6, 0), ("bottom", 1, 0), ("none", 0, 0), ("skips", 6, 5)],
+)
+def test_the_papers_baselines_differ_in_where_attention_sits(place, attended, skips, patch):
+    samu = network(**SMALL, attention=place)
+    assert len(samu.decoder.attention) == attended
+    assert len(samu.decoder.skip_attention) == skips
+    assert samu(patch, prompt(0.5, 0.5, 0.5)).shape == patch.shape
+
+
+def test_the_literal_prompt_does_not_look_at_the_image_under_the_click():
+    samu = network(**SMALL, prompt="position")
+    attention = samu.decoder.attention["1"]
+    where = prompt(0.5, 0.5, 0.5)
+    encoded = samu.decoder.prompt_encoder(where)
+    dark, bright = torch.zeros(1, 8, 8, 8, 8), torch.ones(1, 8, 8, 8, 8)
+    assert torch.equal(attention.tokens(dark, encoded, where), attention.tokens(bright, encoded, where))
+    seeing = network(**SMALL).decoder.attention["1"]
+    assert not torch.equal(seeing.tokens(dark, encoded, where), seeing.tokens(bright, encoded, where))
+
+
+def test_folded_attention_equals_textbook_attention():
+    """Softmax over two keys, heads side by side, against the gate form that the network computes."""
+    torch.manual_seed(3)
+    attention, encoder = PromptAttention(64, 32, content=True).eval(), PromptEncoder(32)
+    features = torch.randn(2, 64, 3, 4, 5)
+    where = PointPrompt(torch.rand(2, 3), 0.5)
+    encoded = encoder(where)
+    tokens = attention.tokens(features, encoded, where)
+    places = attention.axial_places(features.shape[2:], where)
+    k, j, i = torch.meshgrid(torch.arange(3), torch.arange(4), torch.arange(5), indexing="ij")
+    place = torch.cat([axis[:, index.flatten()] for axis, index in zip(places, (k, j, i))], dim=2)
+    voxels = features.flatten(2).transpose(1, 2)
+    query = attention.query(voxels) + attention.place_query(place)
+    split = (2, -1, attention.heads, attention.width)
+    query, key, value = (
+        part.reshape(split) for part in (query, attention.key(tokens), attention.value(tokens))
+    )
+    weights = torch.einsum("bnhw,bthw->bhnt", query, key).div(math.sqrt(attention.width)).softmax(-1)
+    read = torch.einsum("bhnt,bthw->bnhw", weights, value).flatten(2)
+    expected = features + attention.out(read).transpose(1, 2).reshape(features.shape)
+    torch.testing.assert_close(attention(features, encoded, where), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_span_keeps_a_millimetre_the_same_in_crops_of_the_field_of_view():
+    """Half the patch at the same spacing: the same places relative to the click are encoded the same."""
+    attention = PromptAttention(8, 16, content=False)
+    whole = attention.axial_places((64, 64, 64), prompt(0.5, 0.5, 0.5))
+    half = attention.axial_places((32, 32, 32), prompt(0.5, 0.5, 0.5, span=0.5))
+    for axis in range(3):
+        torch.testing.assert_close(whole[axis][:, 16:48], half[axis])
+
+
+def test_sample_at_is_trilinear_and_clamps_at_the_edge():
+    ramp = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 1, 4, 3, 2)
+    assert sample_at(ramp, torch.tensor([[0.5, 0.5, 0.5]])).item() == pytest.approx(1.5)
+    assert sample_at(ramp, torch.tensor([[0.99, 0.5, 0.5]])).item() == pytest.approx(3.0)
+    assert sample_at(ramp, torch.tensor([[0.125 + 0.25, 0.1, 0.9]])).item() == pytest.approx(1.0)
+
+
+def test_per_sample_conv_uses_each_samples_own_weights():
+    features = torch.randn(2, 3, 4, 5, 6)
+    weight, bias = torch.randn(2, 7, 3), torch.randn(2, 7)
+    expected = torch.einsum("bcdhw,boc->bodhw", features, weight) + bias[:, :, None, None, None]
+    torch.testing.assert_close(per_sample_conv(features, weight, bias), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_settings_survive_their_dictionary_and_wrong_ones_are_named():
+    config = SAMUConfig(attention="skips", prompt="position", normalisation="group")
+    assert SAMUConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="attention"):
+        SAMUConfig(attention="everywhere")
+    with pytest.raises(ValueError, match="colour"):
+        SAMUConfig.from_dict({"colour": 1})
+
+
+def test_gradients_reach_every_parameter(patch):
+    samu = network(**SMALL).train()
+    batch = torch.cat([patch, patch.flip(2)])
+    logits, auxiliary = samu.decode_with_auxiliary(samu.encode(batch), PointPrompt(torch.rand(2, 3)))
+    (logits.square().mean() + auxiliary.square().mean()).backward()
+    silent = [name for name, value in samu.named_parameters() if value.grad is None]
+    assert not silent
