@@ -15,11 +15,12 @@ class PointPrompt:
     """One positive point per patch of a batch (paper, Sec. 2.2: SAM's point prompt only).
 
     Attributes:
-        position: float32 tensor (B, 3), the click in KJI order as fractions of the patch, (index + 0.5) / size,
-            so that 0 and 1 are the outer faces of the patch and 0.5 its centre.
-        span: edge length of the patch in units of the field of view that the encoding is scaled to. A patch that
-            covers the whole field of view, as in inference, has span 1; a training crop of half the edge length
-            at the same voxel spacing has span 0.5, which keeps the encoding of a millimetre the same.
+        position: float32 tensor (B, 3), the click in KJI order as fractions of the patch, (index + 0.5) /
+            size, so that 0 and 1 are the outer faces of the patch and 0.5 its centre.
+        span: edge length of the patch in units of the field of view that the encoding is scaled to. A patch
+            that covers the whole field of view, as in inference, has span 1; a training crop of half the
+            edge length at the same voxel spacing has span 0.5, which keeps the encoding of a millimetre the
+            same.
     """
 
     position: torch.Tensor
@@ -27,9 +28,8 @@ class PointPrompt:
 
     def __post_init__(self) -> None:
         if self.position.ndim != 2 or self.position.shape[1] != 3:
-            raise ValueError(
-                f"PointPrompt.position must have shape (batch, 3) in KJI order, not {tuple(self.position.shape)}."
-            )
+            shape = tuple(self.position.shape)
+            raise ValueError(f"PointPrompt.position must have shape (batch, 3) in KJI order, not {shape}.")
         if not self.span > 0:
             raise ValueError(f"PointPrompt.span must be positive, not {self.span}.")
 

@@ -1,9 +1,9 @@
 """The weights file: int8 per output channel in a numpy archive, small enough to ship inside the extension.
 
-An archive holds, per tensor NAME of the network's state, either `int8:NAME` with `scale:NAME` (float16, one per
-output channel) or `float32:NAME` for the small ones (normalisation, biases, embeddings), and `meta`, JSON with the
-format, the network's settings and what is known of the training. It is read with `allow_pickle=False`: opening a
-weights file runs no code.
+An archive holds, per tensor NAME of the network's state, either `int8:NAME` with `scale:NAME` (float16, one
+per output channel) or `float32:NAME` for the small ones (normalisation, biases, embeddings), and `meta`,
+JSON with the format, the network's settings and what is known of the training. It is read with
+`allow_pickle=False`: opening a weights file runs no code.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _GET_ANOTHER = "Reinstall SAMUSegment, or name a weights file."
 def find_bundled() -> Path:
     """The weights that come with the package.
 
-    Looked for where SAMU_WEIGHTS points, then in `SAMUSegment/Resources/Models` of a checkout, in the module folder
-    of an installed extension, and in an installed wheel.
+    Looked for where SAMU_WEIGHTS points, then in `SAMUSegment/Resources/Models` of a checkout, in the module
+    folder of an installed extension, and in an installed wheel.
 
     Raises:
         WeightsError: there are none.
@@ -64,8 +64,8 @@ def load_network(path: str | os.PathLike | None = None, map_location="cpu") -> S
     """The trained network, in eval mode.
 
     Args:
-        path: a weights file (.npz) or a training checkpoint (.pt, of which the averaged weights are taken); None
-            for the bundled weights, whose SHA-256 is checked.
+        path: a weights file (.npz) or a training checkpoint (.pt, of which the averaged weights are taken);
+            None for the bundled weights, whose SHA-256 is checked.
         map_location: torch device for the parameters.
 
     Raises:
@@ -90,7 +90,8 @@ def load_network(path: str | os.PathLike | None = None, map_location="cpu") -> S
 
 
 def read_info(path: str | os.PathLike | None = None) -> dict[str, Any]:
-    """What a weights file says of itself: at least `path`, `sha256`, `parameters` and, for .npz, its metadata.
+    """What a weights file says of itself: at least `path`, `sha256`, `parameters` and, for .npz, its
+    metadata.
 
     Raises:
         WeightsError: as `load_network`.

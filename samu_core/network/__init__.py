@@ -1,4 +1,5 @@
-"""The SAMU network (Bae et al.): a 3D UNet whose decoder cross-attends to a point prompt at every resolution."""
+"""The SAMU network (Bae et al.): a 3D UNet whose decoder cross-attends to a point prompt at every
+resolution."""
 
 from samu_core.network.config import SAMUConfig
 from samu_core.network.samu import SAMU

@@ -18,12 +18,13 @@ class SAMUConfig:
         channels: feature channels from the full resolution (128^3) to the bottleneck (4^3).
         encoder_convs: 3x3x3 convolutions per encoder level, same order.
         decoder_convs: 3x3x3 convolutions per decoder level, same order, without the bottleneck.
-        concatenated_levels: decoder levels whose skip is concatenated; the others add it (design.md, decision 1).
+        concatenated_levels: decoder levels whose skip is concatenated; the others add it (design.md,
+            decision 1).
         auxiliary_level: decoder level that carries the auxiliary head (2 = 32^3 of a 128^3 patch).
         embedding: length of a prompt token before the per-level 1D convolutions.
         attention: "all" is SAMU; "bottom", "none" and "skips" are the paper's Baselines 2, 1 and 3 (Table 2).
-        prompt: "content" adds the image feature at the click to the point token; "position" is the paper-literal
-            prompt.
+        prompt: "content" adds the image feature at the click to the point token; "position" is the
+            paper-literal prompt.
         normalisation: "batch" (folds into the convolution at inference) or "group".
     """
 

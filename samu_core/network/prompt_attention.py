@@ -17,9 +17,9 @@ CHANNELS_PER_HEAD = 32
 class PromptEncoder(nn.Module):
     """A click as two tokens (Segment Anything, prompt encoder; paper, Sec. 2.2).
 
-    The point token is the random Fourier encoding of the click plus a learned point embedding; the second token is
-    SAM's learned not-a-point embedding. Two tokens are the least that attention needs: softmax over a single key
-    is identically one.
+    The point token is the random Fourier encoding of the click plus a learned point embedding; the second
+    token is SAM's learned not-a-point embedding. Two tokens are the least that attention needs: softmax over
+    a single key is identically one.
     """
 
     def __init__(self, embedding: int = 256) -> None:
@@ -38,13 +38,14 @@ class PromptEncoder(nn.Module):
 class PromptAttention(nn.Module):
     """Cross-attention from the voxels of one decoder level to the two prompt tokens.
 
-    Queries are the voxels' features with an axial Fourier encoding of their place relative to the click; keys and
-    values are the prompt tokens, brought to the level's channel count by a 1D convolution. With `content`, the
-    image feature at the click joins the point token, so that a voxel is compared with what was clicked.
+    Queries are the voxels' features with an axial Fourier encoding of their place relative to the click;
+    keys and values are the prompt tokens, brought to the level's channel count by a 1D convolution. With
+    `content`, the image feature at the click joins the point token, so that a voxel is compared with what
+    was clicked.
 
-    Softmax over two keys is a sigmoid of the difference of their scores, and the score is linear in the features,
-    so a head costs one dot product per voxel: the same numbers as textbook attention (tested), at a fraction of
-    the time and memory.
+    Softmax over two keys is a sigmoid of the difference of their scores, and the score is linear in the
+    features, so a head costs one dot product per voxel: the same numbers as textbook attention (tested), at
+    a fraction of the time and memory.
     """
 
     def __init__(self, channels: int, embedding: int, content: bool) -> None:
@@ -69,7 +70,8 @@ class PromptAttention(nn.Module):
         self._start_attentive()
 
     def _start_attentive(self) -> None:
-        """Scale the default initialisation so that gates leave 1/2 and the clicked feature counts from the first
+        """Scale the default initialisation so that gates leave 1/2 and the clicked feature counts from the
+        first
         step: learning is then faster (measured: Dice .31 instead of .26 after 840 samples)."""
         with torch.no_grad():
             self.query.weight.mul_(4)
@@ -100,8 +102,8 @@ class PromptAttention(nn.Module):
 
         Returns:
             slope (B, heads, C) and per-axis biases, three (B, heads, n): a head's gate for a voxel is
-            sigmoid(slope . feature + bias_k + bias_j + bias_i); step (B, C, heads) is added times the gate and
-            base (B, C) always.
+            sigmoid(slope . feature + bias_k + bias_j + bias_i); step (B, C, heads) is added times the gate
+            and base (B, C) always.
         """
         tokens = self.tokens(features, encoded, prompt)
         batch = tokens.shape[0]
@@ -143,8 +145,8 @@ def per_sample_conv(
 ) -> torch.Tensor:
     """1x1x1 convolution whose weights differ per sample: (B, C, D, H, W) x (B, O, C) -> (B, O, D, H, W).
 
-    Written as a product over voxels of channels-last data: with channels_last_3d input nothing is copied, forward
-    or backward, and the result is channels-last again.
+    Written as a product over voxels of channels-last data: with channels_last_3d input nothing is copied,
+    forward or backward, and the result is channels-last again.
     """
     voxels = features.permute(0, 2, 3, 4, 1)
     flat = voxels.reshape(features.shape[0], -1, features.shape[1])

@@ -99,8 +99,9 @@ def _attend(attentions: nn.ModuleDict, level: int, features, encoded, prompt: Po
 class SAMU(nn.Module):
     """The promptable network: patch and click in, mask logits out.
 
-    `encode` and `decode` are apart because only the decoder depends on the click. Patches are (B, 1, D, H, W),
-    z-scored (`samu_core.intensity.normalize_patch`), KJI order, every edge a multiple of `config.stride` (32).
+    `encode` and `decode` are apart because only the decoder depends on the click. Patches are (B, 1, D, H,
+    W), z-scored (`samu_core.intensity.normalize_patch`), KJI order, every edge a multiple of `config.stride`
+    (32).
     """
 
     def __init__(self, config: SAMUConfig | None = None) -> None:

@@ -13,15 +13,16 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[
         logits, target: (B, 1, D, H, W); target in 0...1.
 
     Returns:
-        scalar loss, float32: mean over samples of 1 - soft Dice, plus BCE; and Dice per sample, detached (B,).
+        scalar loss, float32: mean over samples of 1 - soft Dice, plus BCE; and Dice per sample, detached
+        (B,).
     """
     logits, target = logits.float(), target.float()
     probability = torch.sigmoid(logits)
     axes = (1, 2, 3, 4)
     overlap = (probability * target).sum(axes)
     dice = (2 * overlap + 1) / (probability.sum(axes) + target.sum(axes) + 1)
-    # Unweighted: weighing the cross-entropy up for small targets drowns the Dice term (measured: Dice .12 instead
-    # of .30 after a thousand samples).
+    # Unweighted: weighing the cross-entropy up for small targets drowns the Dice term (measured: Dice .12
+    # instead of .30 after a thousand samples).
     entropy = functional.binary_cross_entropy_with_logits(logits, target)
     with torch.no_grad():
         mask = logits > 0
@@ -33,7 +34,8 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[
 def samu_loss(
     logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per sample."""
+    """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per
+    sample."""
     loss, dice = dice_and_cross_entropy(logits, target)
     factor = target.shape[2] // auxiliary.shape[2]
     coarse, _ = dice_and_cross_entropy(auxiliary, functional.avg_pool3d(target, factor))

@@ -1,7 +1,7 @@
 """Labelled volumes and label maps, packed once for training: 1.5 mm grids, connected components numbered.
 
-Packing needs SimpleITK and SciPy; reading a pack needs numpy alone, because a machine that only trains may have
-nothing else.
+Packing needs SimpleITK and SciPy; reading a pack needs numpy alone, because a machine that only trains may
+have nothing else.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class PackedVolume:
 
     def save(self, path: Path) -> None:
         """Write one compressed .npz."""
-        meta = dict(name=self.name, source=self.source, modality=self.modality, spacing=self.spacing)
-        arrays = dict(ids=self.ids, labels=self.labels, counts=self.counts, boxes=self.boxes)
+        meta = {"name": self.name, "source": self.source, "modality": self.modality, "spacing": self.spacing}
+        arrays = {"ids": self.ids, "labels": self.labels, "counts": self.counts, "boxes": self.boxes}
         if self.image is not None:
             arrays["image"] = self.image
         np.savez_compressed(path, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)

@@ -18,8 +18,8 @@ MIN_TARGET = 12  # voxels of the patch; a smaller target teaches nothing
 
 @dataclass
 class Sample:
-    """What the network trains on: patch float32 (n, n, n) normalised, target bool (n, n, n), both KJI; position
-    (3,) KJI fraction of the patch where the click is; span of the patch (`PointPrompt.span`)."""
+    """What the network trains on: patch float32 (n, n, n) normalised, target bool (n, n, n), both KJI;
+    position (3,) KJI fraction of the patch where the click is; span of the patch (`PointPrompt.span`)."""
 
     patch: torch.Tensor
     target: torch.Tensor
@@ -29,7 +29,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class CropSpec:
-    """Edge length of the patch in voxels, its spacing in mm, and the contrast curriculum's difficulty, 0...1."""
+    """Edge length of the patch in voxels, its spacing in mm, and the contrast curriculum's difficulty,
+    0...1."""
 
     size: int
     spacing: float
@@ -194,7 +195,8 @@ def _limited_field_of_view(size: int, click, rng: np.random.Generator) -> torch.
 
 def random_normalisation(image: torch.Tensor, inside: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """z-score over the volume's voxels, over its brighter ones, or a robust one, so that the patch z-score of
-    `samu_core.intensity.normalize_patch` is one of what the network knows. Outside is the inside's minimum."""
+    `samu_core.intensity.normalize_patch` is one of what the network knows. Outside is the inside's
+    minimum."""
     values = image[inside]
     draw = rng.random()
     if draw < 0.2:

@@ -11,7 +11,8 @@ from samu_core.errors import SamuError
 
 @dataclass(frozen=True)
 class CropSettings:
-    """One kind of batch: `size`^3 patches at a spacing (mm) log-uniform between two bounds, drawn with `share`."""
+    """One kind of batch: `size`^3 patches at a spacing (mm) log-uniform between two bounds, drawn with
+    `share`."""
 
     size: int
     spacing: tuple[float, float]
@@ -25,8 +26,8 @@ class PhaseSettings:
 
     Attributes:
         minutes: of training time on this machine; phases are by time, not steps.
-        real, labelmaps: share of the batches' samples from real images and from real label maps with synthetic
-            contrast; the rest are random shapes.
+        real, labelmaps: share of the batches' samples from real images and from real label maps with
+            synthetic contrast; the rest are random shapes.
     """
 
     minutes: float

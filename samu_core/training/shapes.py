@@ -14,7 +14,8 @@ KIND_SHARES = (0.36, 0.12, 0.25, 0.12, 0.15)
 
 
 def smooth_noise(size, cells: int, rng: np.random.Generator, channels: int = 1) -> torch.Tensor:
-    """Gaussian noise on a coarse grid, interpolated: float32 (channels, *size), about unit variance at the nodes."""
+    """Gaussian noise on a coarse grid, interpolated: float32 (channels, *size), about unit variance at the
+    nodes."""
     coarse = torch.from_numpy(rng.standard_normal((1, channels, cells, cells, cells), dtype=np.float32))
     return torch.nn.functional.interpolate(coarse, size=tuple(size), mode="trilinear", align_corners=True)[0]
 
@@ -31,8 +32,9 @@ def random_rotation(rng: np.random.Generator, max_angle: float = np.pi) -> np.nd
 def shape_map(size: int, rng: np.random.Generator) -> np.ndarray:
     """One label map, uint16 (size, size, size), KJI; 0 is outside everything.
 
-    A warped superellipsoid body (15 % without), 1-6 tissues by the argmax of smooth noise, in half of the maps an
-    envelope (a rind like skin or skull), then 8-34 objects of log-uniform radius, each with its own label.
+    A warped superellipsoid body (15 % without), 1-6 tissues by the argmax of smooth noise, in half of the
+    maps an envelope (a rind like skin or skull), then 8-34 objects of log-uniform radius, each with its own
+    label.
     """
     shape = (size,) * 3
     axis = torch.linspace(-1, 1, size)

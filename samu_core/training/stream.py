@@ -21,7 +21,8 @@ SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quar
 
 @dataclass
 class Batch:
-    """patch (B, 1, n, n, n) float32, target the same shape, position (B, 3) KJI fractions, span of the patches."""
+    """patch (B, 1, n, n, n) float32, target the same shape, position (B, 3) KJI fractions, span of the
+    patches."""
 
     patch: torch.Tensor
     target: torch.Tensor

@@ -24,7 +24,8 @@ LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "r
 
 
 class Trainer:
-    """One run in a folder: `settings.json`, `log.csv`, `checkpoint.pt` (newest), `phase-N.pt` (end of phases).
+    """One run in a folder: `settings.json`, `log.csv`, `checkpoint.pt` (newest), `phase-N.pt` (end of
+    phases).
 
     A run that was stopped goes on from `checkpoint.pt`, on whatever device is there now.
     """

@@ -14,7 +14,7 @@ from samu_core.network.prompt_attention import PromptAttention, PromptEncoder, p
 from samu_core.prompt import PointPrompt  # noqa: E402
 
 LEVELS = range(6)
-SMALL = dict(channels=(4, 8, 8, 8, 8, 8), embedding=16)
+SMALL = {"channels": (4, 8, 8, 8, 8, 8), "embedding": 16}
 
 
 def network(**settings) -> SAMU:
