@@ -143,16 +143,8 @@ class Prediction:
         crop = tuple(slice(a, b + 1) for a, b in zip(low, high))
         image = sitk.GetImageFromArray(above[crop].view(np.uint8))
         labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
-        click = self.grid.point_to_kji(self.point_ras) - low
-        # Interpolation moves the surface by less than one voxel, along a diagonal at most.
-        reach = reach_mm / self.grid.spacing + np.sqrt(3)
-        first = np.maximum(np.floor(click - reach), 0).astype(int)
-        last = np.maximum(np.ceil(click + reach) + 1, 0).astype(int)
-        window = labels[tuple(slice(a, b) for a, b in zip(first, last))]
-        places = np.argwhere(window)
-        near = np.linalg.norm(places + first - click, axis=1) <= reach
         kept = np.zeros(int(labels.max()) + 1, bool)
-        kept[window[tuple(places[near].T)]] = True
+        kept[self._labels_near(labels, low, reach_mm)] = True
         if kept[1:].all():
             return self.logits, box
         stays = kept[labels]
@@ -160,6 +152,21 @@ class Prediction:
         logits[crop][(labels != 0) & ~stays] = level - 1
         remaining = _bounding_box(stays)
         return logits, None if remaining is None else (remaining[0] + low, remaining[1] + low)
+
+    def _labels_near(self, labels: np.ndarray, start_kji: np.ndarray, reach_mm: float) -> np.ndarray:
+        """The label at the click; if there is none, those within reach of it."""
+        click = self.grid.point_to_kji(self.point_ras) - start_kji
+        voxel = np.floor(click + 0.5).astype(int)
+        if np.all(voxel >= 0) and np.all(voxel < labels.shape) and labels[tuple(voxel)]:
+            return labels[tuple(voxel)]
+        # Interpolation moves the surface by less than one voxel, along a diagonal at most.
+        reach = reach_mm / self.grid.spacing + np.sqrt(3)
+        first = np.maximum(np.floor(click - reach), 0).astype(int)
+        last = np.maximum(np.ceil(click + reach) + 1, 0).astype(int)
+        window = labels[tuple(slice(a, b) for a, b in zip(first, last))]
+        places = np.argwhere(window)
+        near = np.linalg.norm(places + first - click, axis=1) <= reach
+        return window[tuple(places[near].T)]
 
     def _reaches_border(self, mask: np.ndarray) -> bool:
         for axis in range(3):

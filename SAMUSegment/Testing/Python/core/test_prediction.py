@@ -97,11 +97,13 @@ def test_voxels_that_share_only_an_edge_do_not_hang_together():
 
 
 @pytest.mark.parametrize("distance, found", [(3.0, True), (4.5, True), (7.0, False)])
+@pytest.mark.parametrize("direction", [(1, 0, 0), (1, 1, 1)])
 @pytest.mark.parametrize("geometry", [fine(0.8, 90), oblique((60, 60, 60))])
-def test_click_beside_the_mask_takes_the_nearest_part_within_5_mm(geometry, distance, found):
+def test_click_beside_the_mask_takes_the_nearest_part_within_5_mm(geometry, direction, distance, found):
     radius = 8
     near, far = ((12, 0, 0), radius), ((-20, 0, 0), radius)
-    p = prediction(near, far, point=(12 - radius - distance, 0, 0))
+    away = np.array(direction) / np.linalg.norm(direction)
+    p = prediction(near, far, point=(12, 0, 0) - away * (radius + distance))
     mask = p.mask(geometry)
     assert mask.empty is not found
     if found:
@@ -130,6 +132,19 @@ def test_clicked_voxel_of_a_thick_slice_counts_however_far_its_centre_is():
     p = prediction(((0, 0, 20), 5), point=(0, 0, 2))
     mask = p.mask(thick)
     assert mask.array.sum() > 10 and mask.extent[4:] == (1, 1)
+
+
+def test_part_apart_in_the_patch_is_not_joined_by_a_coarser_grid():
+    grid = PatchGrid((0, 0, 0), SIZE, SPACING)
+    around, within = np.zeros((2, SIZE, SIZE, SIZE), bool)
+    around[14:19, 10:21, 6:27] = True
+    around[14:19, 11:21, 9:24] = False  # a U, in the box around which lies the other part
+    within[14:19, 12:21, 10:23] = True
+    logits = np.where(around | within, 5, -5).astype(np.float32)
+    p = Prediction(logits, grid, grid.geometry.ijk_to_point((16, 10, 16)))
+    matrix = grid.geometry.ijk_to_ras @ np.diag([2.0, 2, 2, 1])  # every other voxel: the gap is skipped
+    coarse = GridGeometry((16, 16, 16), matrix)
+    np.testing.assert_array_equal(p.mask(coarse).full(coarse), around[::2, ::2, ::2])
 
 
 def test_work_is_restricted_to_what_the_click_can_mean(monkeypatch):
