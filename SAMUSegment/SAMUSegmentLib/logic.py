@@ -45,14 +45,31 @@ class PredictorProtocol(Protocol):
         """samu_core Prediction of the structure at a world RAS point."""
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A mask that is ready to be written.
+
+    segmentID: the segment; if there is none of that ID, the ID that the new one gets (None: any).
+    appearance: what a new segment is to look like; None leaves it to Slicer.
+    """
+
+    request: SegmentRequest
+    prediction: Any
+    threshold: float
+    clickedComponent: bool
+    target: TargetMask
+    maskSeconds: float
+    segmentID: str | None
+    appearance: SegmentAppearance | None
+
+
 @dataclass
 class _Contribution:
-    """The last click, as long as its mask can be replaced by that of another threshold."""
+    """What the last click did, as long as another threshold can take its place."""
 
+    attempt: _Attempt
     result: SegmentResult
-    clickedComponent: bool
     fingerprint: tuple
-    appearance: SegmentAppearance | None = None
     undoneSteps: int = 0
 
 
@@ -194,8 +211,7 @@ class SAMUSegmentLogic:
                 was changed.
         """
         _requireUnchanged(request)
-        _requireSegment(request.segmentationNode, request.segmentID)
-        return self._apply(request, prediction, threshold, clickedComponent, request.segmentID, None)
+        return self._carryOut(_attempt(request, prediction, threshold, clickedComponent))
 
     def reapplyThreshold(
         self, result: SegmentResult, threshold: float, clickedComponent: bool | None = None
@@ -221,29 +237,21 @@ class SAMUSegmentLogic:
             raise SamuError("Only the threshold of the last click can be changed; click again instead.")
         request = replace(result.request, segmentationNode=result.segmentationNode)
         _requireUnchanged(request)
-        keepComponent = last.clickedComponent if clickedComponent is None else clickedComponent
-        if not result.applied:
-            return self._apply(
-                request, result.prediction, threshold, keepComponent, result.segmentID, last.appearance
-            )
-        node = result.segmentationNode
-        if last.undoneSteps:
-            raise SamuError("This click was undone; redo it or click again to use another threshold.")
-        if last.fingerprint != contentFingerprint(node):
-            raise SamuError(
-                "The segmentation was edited after this click; click again to use another threshold."
-            )
+        if result.applied:
+            self._requireInPlace(last)
+        component = last.attempt.clickedComponent if clickedComponent is None else clickedComponent
         # Before anything is taken back: a threshold that is no probability must change nothing.
-        prediction = result.prediction
-        maskOnSegmentation(
-            prediction, findGrid(node, request.volumeNode), request.imageGeometry, threshold, keepComponent
-        )
-        isNew = request.segmentID is None
-        appearance = SegmentAppearance.of(node, result.segmentID) if isNew else None
+        attempt = _attempt(request, result.prediction, threshold, component)
+        node = result.segmentationNode
+        if not result.applied:
+            again = replace(attempt, segmentID=result.segmentID, appearance=last.attempt.appearance)
+            return self._carryOut(again)
+        look = SegmentAppearance.of(node, result.segmentID) if request.segmentID is None else None
+        # Undo takes a new segment away and the next write makes it again: views hear of it once.
         wasModifying = node.StartModify()
         try:
             self._writer.undo()
-            return self._apply(request, prediction, threshold, keepComponent, result.segmentID, appearance)
+            return self._carryOut(replace(attempt, segmentID=result.segmentID, appearance=look))
         finally:
             node.EndModify(wasModifying)
 
@@ -278,62 +286,52 @@ class SAMUSegmentLogic:
         node = last.result.segmentationNode
         return not last.undoneSteps and node is not None and last.fingerprint == contentFingerprint(node)
 
-    def _apply(
-        self,
-        request: SegmentRequest,
-        prediction: Any,
-        threshold: float,
-        clickedComponent: bool,
-        segmentID: str | None,
-        appearance: SegmentAppearance | None,
-    ) -> SegmentResult:
-        """Mask, write, remember. segmentID without a segment of that ID: the new segment's ID."""
-        started = time.perf_counter()
-        grid = findGrid(request.segmentationNode, request.volumeNode)
-        target = maskOnSegmentation(prediction, grid, request.imageGeometry, threshold, clickedComponent)
-        masked = time.perf_counter()
-        touches = bool(prediction.touches_border(threshold)) if target.voxelCount else False
-        node, changedCount = request.segmentationNode, 0
-        if not target.voxelCount:
-            message = messages.nothingFound(threshold)
+    def _requireInPlace(self, last: _Contribution) -> None:
+        if last.undoneSteps:
+            raise SamuError("This click was undone; redo it or click again to use another threshold.")
+        if not self._isIntact(last):
+            raise SamuError(
+                "The segmentation was edited after this click; click again to use another threshold."
+            )
+
+    def _carryOut(self, attempt: _Attempt) -> SegmentResult:
+        """Write, and remember what was done."""
+        started, target, request = time.perf_counter(), attempt.target, attempt.request
+        node, segmentID, changedCount, touches = request.segmentationNode, attempt.segmentID, 0, False
+        if target.voxelCount:
+            touches = bool(attempt.prediction.touches_border(attempt.threshold))
+            node, segmentID, changedCount, message = self._write(attempt)
+            message = messages.withRemarks(message, attempt.prediction, touches)
         else:
-            node, segmentID, changedCount, message = self._write(request, target, segmentID, appearance)
-            message = messages.withRemarks(message, prediction, touches)
-        seconds: dict[str, float] = dict(getattr(prediction, "seconds", {}) or {})
-        seconds.update(mask=masked - started, write=time.perf_counter() - masked)
+            message = messages.nothingFound(attempt.threshold)
+        seconds = dict(getattr(attempt.prediction, "seconds", {}))
+        seconds.update(mask=attempt.maskSeconds, write=time.perf_counter() - started)
         result = SegmentResult(
             segmentationNode=node,
             segmentID=segmentID,
             mode=request.mode,
-            threshold=threshold,
+            threshold=attempt.threshold,
             voxelCount=target.voxelCount,
             changedVoxelCount=changedCount,
             extent=target.extent,
             touchesBorder=touches,
             message=message,
-            prediction=prediction,
-            request=replace(request, volume=None),
+            prediction=attempt.prediction,
+            request=request,
             seconds=seconds,
         )
-        self._last = _Contribution(
-            result, clickedComponent, contentFingerprint(node) if node is not None else (), appearance
-        )
+        self._last = _Contribution(attempt, result, () if node is None else contentFingerprint(node))
         return result
 
-    def _write(
-        self,
-        request: SegmentRequest,
-        target: TargetMask,
-        segmentID: str | None,
-        appearance: SegmentAppearance | None,
-    ) -> tuple:
+    def _write(self, attempt: _Attempt) -> tuple:
         """(segmentation node, segment ID, changed voxels, message); all or nothing."""
+        request, target, segmentID = attempt.request, attempt.target, attempt.segmentID
         mode = "add" if request.mode == "new" else request.mode
         with SegmentTransaction(self._writer, request, target.grid) as transaction:
             segmentation = transaction.segmentationNode.GetSegmentation()
             writtenID = segmentID
             if segmentID is None or segmentation.GetSegment(segmentID) is None:
-                writtenID = transaction.addSegment(segmentID, appearance)
+                writtenID = transaction.addSegment(segmentID, attempt.appearance)
             name = segmentation.GetSegment(writtenID).GetName()
             changedCount, held = transaction.write(writtenID, target, mode)
             if changedCount:
@@ -341,6 +339,23 @@ class SAMUSegmentLogic:
                 message = messages.changed(name, mode, target, changedCount)
                 return transaction.segmentationNode, writtenID, changedCount, message
         return request.segmentationNode, segmentID, 0, messages.nothingChanged(name, mode, target, held)
+
+
+def _attempt(request: SegmentRequest, prediction: Any, threshold: float, clickedComponent: bool) -> _Attempt:
+    """The mask of a prediction on the grid where it goes; changes nothing."""
+    started = time.perf_counter()
+    grid = findGrid(request.segmentationNode, request.volumeNode)
+    target = maskOnSegmentation(prediction, grid, request.imageGeometry, threshold, clickedComponent)
+    return _Attempt(
+        request=replace(request, volume=None),
+        prediction=prediction,
+        threshold=threshold,
+        clickedComponent=clickedComponent,
+        target=target,
+        maskSeconds=time.perf_counter() - started,
+        segmentID=request.segmentID,
+        appearance=None,
+    )
 
 
 def _requireSegment(segmentationNode: Any, segmentID: str | None) -> None:
@@ -363,3 +378,4 @@ def _requireUnchanged(request: SegmentRequest) -> None:
         raise SamuError(f"'{nameOf(volumeNode)}' was moved or changed after the click; click again.")
     if node is not None:
         requireSegmentation(node)
+    _requireSegment(node, request.segmentID)

@@ -189,6 +189,16 @@ def test_an_edit_in_between_is_not_lost_to_the_threshold(mrml, site):
     assert site.state == after and site.voxels(other).any()
 
 
+def test_a_segment_that_was_removed_does_not_come_back_with_a_threshold(site):
+    segmentID = site.click((10, 10, 10)).segmentID
+    result = site.click((10, 10, 10), segmentID=segmentID)
+    assert not result.applied
+    site.segmentation.GetSegmentation().RemoveSegment(segmentID)
+    with pytest.raises(SamuError, match="no segment with ID"):
+        site.logic.reapplyThreshold(result, 0.3)
+    assert site.segmentation.GetSegmentation().GetSegment(segmentID) is None
+
+
 @pytest.mark.parametrize("threshold", [0, 1, -3, 1.5])
 def test_a_threshold_that_is_no_probability_changes_nothing(site, threshold):
     result = site.click()
