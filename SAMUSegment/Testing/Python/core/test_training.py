@@ -1,0 +1,167 @@
+"""The trainer on a tiny network and random shapes: it learns, stops, resumes, and its checkpoints load."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+from samu_core import weights  # noqa: E402
+from samu_core.errors import SamuError  # noqa: E402
+from samu_core.training import cli, export  # noqa: E402
+from samu_core.training.losses import dice_and_cross_entropy, samu_loss  # noqa: E402
+from samu_core.training.settings import TrainingSettings  # noqa: E402
+from samu_core.training.stream import BatchStream, load_sources  # noqa: E402
+from samu_core.training.trainer import Trainer  # noqa: E402
+
+TINY = {
+    "shapes": 2,
+    "shape_size": 40,
+    "workers": 0,
+    "warm_up_steps": 5,
+    "network": {"channels": [8, 8, 8, 8, 8, 8], "embedding": 16},
+    "phases": [
+        {
+            "minutes": 60,
+            "real": 0,
+            "labelmaps": 0,
+            "crops": [{"size": 32, "spacing": [1.5, 3.0], "batch": 2}],
+        },
+        {
+            "minutes": 20,
+            "real": 0,
+            "labelmaps": 0,
+            "crops": [{"size": 32, "spacing": [1.5, 1.5], "batch": 2}],
+        },
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return TrainingSettings.from_dict(TINY)
+
+
+@pytest.fixture(scope="module")
+def sources(settings):
+    return load_sources(None, settings)
+
+
+@pytest.fixture
+def trainer(settings, sources, tmp_path):
+    return Trainer(settings, sources, tmp_path / "run")
+
+
+@pytest.fixture
+def batch(settings, sources, trainer):
+    phase = settings.phases[0]
+    return BatchStream(sources, phase, trainer.difficulty, 0).batch(phase.crops[0], np.random.default_rng(0))
+
+
+def test_losses_at_their_extremes():
+    target = torch.zeros(2, 1, 32, 32, 32)
+    target[:, :, 8:16, 8:16, 8:16] = 1
+    right, wrong = (target * 40 - 20), (20 - target * 40)
+    loss, dice = dice_and_cross_entropy(right, target)
+    assert loss.item() == pytest.approx(0, abs=1e-3) and dice.tolist() == [1.0, 1.0]
+    loss, dice = dice_and_cross_entropy(wrong, target)
+    assert loss.item() > 15 and dice.max() == 0
+    coarse = torch.nn.functional.avg_pool3d(right, 4)
+    assert samu_loss(right, coarse, target)[0].item() < 0.01
+
+
+def test_training_on_one_batch_lowers_its_loss(trainer, batch):
+    losses = [trainer.train_step(batch)[0] for _ in range(25)]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    assert trainer.samples == 50 and trainer.step == 25
+
+
+def test_the_learning_rate_warms_up_and_decays_by_time(trainer):
+    assert trainer.learning_rate() == pytest.approx(1e-3 / 5)
+    trainer.step = 100
+    assert trainer.learning_rate() == pytest.approx(1e-3)
+    trainer.seconds = 70 * 60  # of 80 minutes, the last 20 of which decay
+    assert trainer.learning_rate() == pytest.approx(0.5e-3)
+    trainer.seconds = 80 * 60
+    assert trainer.learning_rate() == pytest.approx(1e-5)
+
+
+def test_normalisation_statistics_are_frozen_at_the_end(trainer, batch):
+    norm = trainer.network.encoder.levels[0][0][1]
+    trainer.train_step(batch)
+    moved = norm.running_mean.clone()
+    assert moved.abs().max() > 0
+    trainer.seconds = 79 * 60
+    trainer.train_step(batch)
+    assert torch.equal(norm.running_mean, moved)
+
+
+def test_a_stopped_run_goes_on_where_it_was(settings, sources, tmp_path, batch):
+    first = Trainer(settings, sources, tmp_path / "run")
+    assert first.run(stop_after=0.5) is False
+    assert first.step > 0
+    second = Trainer(settings, sources, tmp_path / "run")
+    second.load(tmp_path / "run" / "checkpoint.pt")
+    assert (second.step, second.samples, second.seconds) == (first.step, first.samples, first.seconds)
+    assert second.train_step(batch)[0] == pytest.approx(first.train_step(batch)[0], rel=1e-4)
+
+
+def test_phases_end_by_time_and_leave_their_checkpoints(sources, tmp_path):
+    quick = {**TINY, "phases": [{**phase, "minutes": 0.01} for phase in TINY["phases"]]}
+    trainer = Trainer(TrainingSettings.from_dict(quick), sources, tmp_path)
+    assert trainer.run() is True
+    assert {path.name for path in tmp_path.glob("*.pt")} == {"phase-1.pt", "phase-2.pt", "checkpoint.pt"}
+    assert weights.load_network(tmp_path / "phase-1.pt").config == trainer.network.config
+
+
+def test_the_command_trains_and_says_when_it_has_to_go_on(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    arguments = [
+        "--config",
+        str(config),
+        "--out",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+        "--minutes",
+        "0.01",
+    ]
+    assert cli.run(parser.parse_args(arguments)) == 3
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+def test_exported_weights_are_the_average_that_was_asked_for(trainer, batch, tmp_path):
+    trainer.folder.mkdir()
+    paths = []
+    for name in ("a.pt", "b.pt"):
+        trainer.train_step(batch)
+        trainer.save(trainer.folder / name)
+        paths.append(trainer.folder / name)
+    out = tmp_path / "samu.npz"
+    export.export_weights([(paths[0], 0.25), (paths[1], 0.75)], out, {"name": "average"})
+    first, second, average = (weights.load_network(path).state_dict() for path in (*paths, out))
+    name = "decoder.head.bias"
+    torch.testing.assert_close(average[name], 0.25 * first[name] + 0.75 * second[name])
+    assert weights.read_info(out)["name"] == "average"
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"phases": [{"minutes": 1}]}, {"phases": [], "colour": 1}, {"phases": [{"crops": [{}]}]}]
+)
+def test_unusable_settings_are_named(values):
+    with pytest.raises(SamuError, match="known settings"):
+        TrainingSettings.from_dict(values)
+
+
+def test_real_data_must_be_there_when_asked_for(tmp_path):
+    wants = {**TINY, "phases": [{**TINY["phases"][0], "real": 0.5}]}
+    with pytest.raises(SamuError, match="--data"):
+        load_sources(tmp_path, TrainingSettings.from_dict(wants))
