@@ -221,6 +221,21 @@ def test_evaluate_network_repeats_itself_and_restores_the_mode(data):
     assert evaluate_network(network, data, clicks=2, size=32, spacing=3.0, seed=1).rows != runs[0].rows
 
 
+def test_the_real_network_fits(data):
+    """Untrained, so only that patch, prompt and logits meet: finite scores that depend on the weights."""
+    from samu_core.network import SAMU
+
+    scores = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        network = SAMU()
+        torch.nn.init.constant_(network.decoder.head.bias, 0.0)
+        result = evaluate_network(network, data, clicks=1, size=32, spacing=3.0)
+        assert len(result.rows) == 2 and all(0 <= row.dice <= 1 for row in result.rows)
+        scores.append([row.mask_voxels for row in result.rows])
+    assert scores[0] != scores[1]
+
+
 def test_native_dice_counts_what_the_patch_does_not_reach(data):
     """A rod longer than the patch: right inside the patch, half of it missing on the native grid."""
     labels = np.zeros((14, 14, 60), np.uint8)
