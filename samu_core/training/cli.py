@@ -1,10 +1,15 @@
-"""`samu train`: pack the data, train, go on where a run stopped."""
+"""`samu train`: pack the data, train, go on where a run stopped.
+
+On several devices, or with one process per CPU core:
+`torchrun --nproc-per-node N -m samu_core.cli train ...`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ctypes
 import logging
+import os
 import platform
 from pathlib import Path
 
@@ -47,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
         except FileNotFoundError as error:
             raise SamuError(str(error)) from error
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if "LOCAL_RANK" in os.environ:  # under torchrun
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
     if device == "cpu":
         keep_freed_memory()
         torch.set_flush_denormal(True)

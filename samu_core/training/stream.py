@@ -100,27 +100,35 @@ def source_weights(volumes: list[PackedVolume]) -> np.ndarray:
 
 
 class BatchStream(torch.utils.data.IterableDataset):
-    """Batches for one phase, for ever. `difficulty` is a shared one-element tensor that the trainer moves."""
+    """Batches for one phase, for ever. `difficulty` is a shared one-element tensor that the trainer moves.
 
-    def __init__(self, sources: Sources, phase: PhaseSettings, difficulty: torch.Tensor, seed: int) -> None:
+    Of several ranks each makes its part of a batch: all draw the same crop sizes, but samples of their own.
+    """
+
+    def __init__(
+        self, sources: Sources, phase: PhaseSettings, difficulty: torch.Tensor, seed: int, rank=0, ranks=1
+    ) -> None:
         self.sources, self.phase, self.difficulty, self.seed = sources, phase, difficulty, seed
+        self.rank, self.ranks = rank, ranks
         self.real_weights = source_weights(sources.real) if sources.real else None
         self.labelmap_weights = source_weights(sources.labelmaps) if sources.labelmaps else None
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng((self.seed, info.id if info else 0))
+        worker = info.id if info else 0
+        plan = np.random.default_rng((self.seed, worker))
+        rng = np.random.default_rng((self.seed, worker, self.rank))
         shares = np.array([crop.share for crop in self.phase.crops], float)
         while True:
-            crop = self.phase.crops[int(rng.choice(len(shares), p=shares / shares.sum()))]
-            yield self.batch(crop, rng)
+            crop = self.phase.crops[int(plan.choice(len(shares), p=shares / shares.sum()))]
+            spacing = float(np.exp(plan.uniform(*np.log(crop.spacing))))
+            yield self.batch(crop, spacing, rng)
 
-    def batch(self, crop: CropSettings, rng: np.random.Generator) -> Batch:
-        """One batch; all its patches share a spacing, so that they share the prompt's span."""
-        spacing = float(np.exp(rng.uniform(*np.log(crop.spacing))))
+    def batch(self, crop: CropSettings, spacing: float, rng: np.random.Generator) -> Batch:
+        """One batch, or this rank's part; all its patches share a spacing, so that they share the span."""
         spec = CropSpec(crop.size, spacing, float(self.difficulty[0]))
         samples: list[Sample] = []
-        while len(samples) < crop.batch:
+        while len(samples) < max(1, crop.batch // self.ranks):
             sample = self._sample(spec, rng)
             if sample is not None:
                 samples.append(sample)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
@@ -49,6 +49,9 @@ class Trainer:
         self.samples = 0
         self.difficulty = torch.full((1,), 0.1).share_memory_()
         self._recent: list[tuple[float, float, int]] = []
+        self.rank, self.ranks = 0, 1
+        if distributed.is_available() and distributed.is_initialized():
+            self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
 
     # -- schedule, by the share of the run's time that has passed --
 
@@ -82,40 +85,33 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "settings.json").write_text(json.dumps(self.settings.to_dict(), indent=1))
-        began = time.monotonic()
-        while self.phase_at(self.seconds) < len(self.settings.phases):
-            left = None if stop_after is None else stop_after - (time.monotonic() - began)
-            if left is not None and left <= 0:
-                break
+        end = float("inf") if stop_after is None else self.seconds + stop_after
+        while self.phase_at(self.seconds) < len(self.settings.phases) and self.seconds < end:
             index = self.phase_at(self.seconds)
-            self._run_phase(index, left)
+            self._run_phase(index, end)
             if self.phase_at(self.seconds) != index:
                 self.save(self.folder / f"phase-{index + 1}.pt")
         self.save(self.folder / "checkpoint.pt")
         return self.phase_at(self.seconds) >= len(self.settings.phases)
 
-    def _run_phase(self, index: int, seconds: float | None) -> None:
-        stream = BatchStream(
-            self.sources,
-            self.settings.phases[index],
-            self.difficulty,
-            self.settings.seed + 7919 * (self.step + 1),
-        )
-        workers = self.settings.workers
+    def _run_phase(self, index: int, end: float) -> None:
+        seed = self.settings.seed + 7919 * (self.step + 1)
+        phase, workers = self.settings.phases[index], self.settings.workers
+        stream = BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks)
         loader = torch.utils.data.DataLoader(
             stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
         )
-        started = saved = mark = time.monotonic()
+        saved, mark = self.seconds, time.monotonic()
         for batch in loader:
-            size, loss, dice = batch.patch.shape[-1], *self.train_step(batch)
+            loss, dice = self.train_step(batch)
             now = time.monotonic()
-            self.seconds += now - mark
-            self._log(index, size, loss, dice, len(batch.patch), now - mark)
+            self.seconds = self._agree(self.seconds + now - mark)
+            self._log(index, batch.patch.shape[-1], loss, dice, len(batch.patch) * self.ranks, now - mark)
             mark = now
-            if now - saved > 60 * self.settings.checkpoint_minutes:
+            if self.seconds - saved > 60 * self.settings.checkpoint_minutes:
                 self.save(self.folder / "checkpoint.pt")
-                saved = mark = time.monotonic()
-            if self.phase_at(self.seconds) != index or (seconds is not None and now - started > seconds):
+                saved, mark = self.seconds, time.monotonic()
+            if self.phase_at(self.seconds) != index or self.seconds >= end:
                 return
 
     def train_step(self, batch: Batch) -> tuple[float, float]:
@@ -138,13 +134,33 @@ class Trainer:
         loss, dice = samu_loss(logits, auxiliary, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._average_over_ranks()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
         if torch.isfinite(norm):  # a broken batch must not break the run
             self.optimizer.step()
         self.step += 1
-        self.samples += len(patch)
+        self.samples += len(patch) * self.ranks
         self._update_ema()
         return float(loss.detach()), float(dice.mean())
+
+    def _average_over_ranks(self) -> None:
+        """Gradients, and the statistics of the normalisation, become the mean over the ranks."""
+        if self.ranks == 1:
+            return
+        tensors = [value.grad for value in self.network.parameters() if value.grad is not None]
+        tensors += [value for value in self.network.buffers() if value.is_floating_point()]
+        flat = torch.cat([value.flatten() for value in tensors])
+        distributed.all_reduce(flat)
+        for value, mean in zip(tensors, (flat / self.ranks).split([value.numel() for value in tensors])):
+            value.copy_(mean.view_as(value))
+
+    def _agree(self, seconds: float) -> float:
+        """The ranks' mean, so that all end a phase after the same step."""
+        if self.ranks == 1:
+            return seconds
+        shared = torch.tensor([seconds], device=self.device, dtype=torch.float64)
+        distributed.all_reduce(shared)
+        return float(shared[0]) / self.ranks
 
     def _half_precision(self) -> bool:
         if self.device.type == "cuda":
@@ -161,7 +177,7 @@ class Trainer:
 
     def _log(self, phase: int, size: int, loss: float, dice: float, count: int, seconds: float) -> None:
         self._recent.append((loss, dice, count))
-        if self.step % 20:
+        if self.step % 20 or self.rank:
             return
         path = self.folder / "log.csv"
         fresh = not path.is_file()
@@ -182,7 +198,9 @@ class Trainer:
     # -- checkpoints --
 
     def save(self, path: Path) -> None:
-        """Write everything needed to go on; whole or not at all."""
+        """Write everything needed to go on (the first rank does); whole or not at all."""
+        if self.rank:
+            return
         state = {
             "format": "samu-training-checkpoint",
             "config": self.network.config.to_dict(),

@@ -59,7 +59,7 @@ def trainer(settings, sources, tmp_path):
 @pytest.fixture
 def batch(settings, sources, trainer):
     phase = settings.phases[0]
-    return BatchStream(sources, phase, trainer.difficulty, 0).batch(phase.crops[0], np.random.default_rng(0))
+    return BatchStream(sources, phase, trainer.difficulty, 0).batch(phase.crops[0], 2.0, np.random.default_rng(0))
 
 
 def test_losses_at_their_extremes():
