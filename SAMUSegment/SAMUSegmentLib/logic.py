@@ -15,17 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Protocol
 
-import numpy as np
-
 from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SPACING_MM, Volume
 from SAMUSegmentLib import messages
+from SAMUSegmentLib.clicks import SegmentRequest, prepareRequest, requireUnchanged
 from SAMUSegmentLib.editing import SegmentWriter, contentFingerprint
-from SAMUSegmentLib.results import MODES, SegmentRequest, SegmentResult
-from SAMUSegmentLib.segmentations import findGrid, requireSegmentation
-from SAMUSegmentLib.targets import TargetMask, maskOnSegmentation, requireInsideSegmentation
+from SAMUSegmentLib.results import SegmentResult
+from SAMUSegmentLib.segmentations import findGrid
+from SAMUSegmentLib.targets import TargetMask, maskOnSegmentation
 from SAMUSegmentLib.transaction import SegmentAppearance, SegmentTransaction
-from SAMUSegmentLib.volumes import nameOf, volumeFromNode, volumeIjkToWorld, volumeVersion
 
 ProgressCallback = Callable[[str], None]
 
@@ -153,35 +151,7 @@ class SAMUSegmentLogic:
 
         Args and errors as `segmentFromPoint`.
         """
-        if mode not in MODES:
-            raise ValueError(f"The mode is one of {', '.join(MODES)}; got {mode!r}.")
-        volume = volumeFromNode(volumeNode)
-        scene = volumeNode.GetScene()
-        if scene is None:
-            raise SamuError(f"'{nameOf(volumeNode)}' is in no scene; add it to the scene first.")
-        if segmentationNode is not None:
-            requireSegmentation(segmentationNode)
-            if segmentationNode.GetScene() is not scene:
-                raise SamuError(f"'{nameOf(segmentationNode)}' is not in the scene of the volume.")
-        if mode == "new":
-            segmentID = None
-        elif segmentID is None and mode == "subtract":
-            raise SamuError("Select the segment to subtract from.")
-        _requireSegment(segmentationNode, segmentID)
-        point = volume.require_inside(pointRAS)
-        grid = findGrid(segmentationNode, volumeNode)
-        requireInsideSegmentation(grid, point, segmentationNode)
-        return SegmentRequest(
-            volume=volume,
-            imageGeometry=volume.geometry,
-            imageVersion=volume.version,
-            pointRAS=tuple(float(x) for x in point),
-            volumeNode=volumeNode,
-            segmentationNode=segmentationNode,
-            segmentID=segmentID,
-            mode=mode,
-            segmentName=segmentName,
-        )
+        return prepareRequest(volumeNode, pointRAS, segmentationNode, segmentID, mode, segmentName)
 
     def predict(
         self,
@@ -210,7 +180,7 @@ class SAMUSegmentLogic:
             SamuError: the scene changed while the prediction was made, or a write failed; nothing
                 was changed.
         """
-        _requireUnchanged(request)
+        requireUnchanged(request)
         return self._carryOut(_attempt(request, prediction, threshold, clickedComponent))
 
     def reapplyThreshold(
@@ -236,7 +206,7 @@ class SAMUSegmentLogic:
         if last is None or last.result is not result:
             raise SamuError("Only the threshold of the last click can be changed; click again instead.")
         request = replace(result.request, segmentationNode=result.segmentationNode)
-        _requireUnchanged(request)
+        requireUnchanged(request)
         if result.applied:
             self._requireInPlace(last)
         component = last.attempt.clickedComponent if clickedComponent is None else clickedComponent
@@ -356,26 +326,3 @@ def _attempt(request: SegmentRequest, prediction: Any, threshold: float, clicked
         segmentID=request.segmentID,
         appearance=None,
     )
-
-
-def _requireSegment(segmentationNode: Any, segmentID: str | None) -> None:
-    if segmentID is None:
-        return
-    if segmentationNode is None or segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
-        where = "no segmentation" if segmentationNode is None else f"'{nameOf(segmentationNode)}'"
-        raise SamuError(
-            f"There is no segment with ID '{segmentID}' in {where}; select a segment or a new one."
-        )
-
-
-def _requireUnchanged(request: SegmentRequest) -> None:
-    """SamuError when what a prediction belongs to is gone, moved or changed since it was asked for."""
-    volumeNode, node = request.volumeNode, request.segmentationNode
-    if volumeNode.GetScene() is None or (node is not None and node.GetScene() is None):
-        raise SamuError("Volume or segmentation were removed from the scene; the result was dropped.")
-    same = volumeNode.GetImageData() is not None and volumeVersion(volumeNode) == request.imageVersion
-    if not same or not np.array_equal(volumeIjkToWorld(volumeNode), request.imageGeometry.ijk_to_ras):
-        raise SamuError(f"'{nameOf(volumeNode)}' was moved or changed after the click; click again.")
-    if node is not None:
-        requireSegmentation(node)
-    _requireSegment(node, request.segmentID)

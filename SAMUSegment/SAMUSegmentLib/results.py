@@ -1,40 +1,12 @@
-"""What a click asks for and what came of it."""
+"""What came of a click."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from samu_core.geometry import Extent, GridGeometry, Volume
-
-MODES = ("add", "subtract", "new", "set")
-
-
-@dataclass(frozen=True)
-class SegmentRequest:
-    """A click that passed every check and can be given to the predictor on any thread.
-
-    Attributes:
-        volume: the image in world RAS; the array is a view of the node's voxels. None in the request
-            of a result, which would otherwise keep the voxels of a deleted volume in memory.
-        imageGeometry: the volume's grid in world RAS when the click was made.
-        imageVersion: which voxels it had then (see volumes.volumeVersion).
-        pointRAS: (3,) world RAS mm.
-        volumeNode, segmentationNode: where it came from and goes to; the latter None for a new one.
-        segmentID: the segment to change; None for a new one.
-        mode: one of MODES.
-        segmentName: name of a new segment; None leaves the naming to Slicer.
-    """
-
-    volume: Volume | None
-    imageGeometry: GridGeometry
-    imageVersion: tuple
-    pointRAS: tuple[float, float, float]
-    volumeNode: Any
-    segmentationNode: Any
-    segmentID: str | None
-    mode: str
-    segmentName: str | None = None
+from samu_core.geometry import Extent
+from SAMUSegmentLib.clicks import SegmentRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,3 +47,8 @@ class SegmentResult:
     def applied(self) -> bool:
         """True when the segmentation was changed."""
         return self.changedVoxelCount > 0
+
+    @property
+    def totalSeconds(self) -> float:
+        """Time from the click to the finished segment, waiting for other threads left out."""
+        return sum(self.seconds.values())

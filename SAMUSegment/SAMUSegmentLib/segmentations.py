@@ -84,6 +84,17 @@ def requireEditable(segmentationNode: Any) -> None:
         )
 
 
+def requireSegment(segmentationNode: Any, segmentID: str | None) -> None:
+    """SamuError unless the segmentation has that segment; None asks for none."""
+    if segmentID is None:
+        return
+    if segmentationNode is None or segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
+        where = "no segmentation" if segmentationNode is None else f"'{nameOf(segmentationNode)}'"
+        raise SamuError(
+            f"There is no segment with ID '{segmentID}' in {where}; select a segment or a new one."
+        )
+
+
 def gridFromParameter(segmentationNode: Any) -> SegmentationGrid | None:
     """The grid of the segmentation's conversion parameter, wide enough for all segments; None if unset."""
     segmentation = segmentationNode.GetSegmentation()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from SAMUSegmentLib.clicks import SegmentRequest
 from SAMUSegmentLib.editing import SegmentWriter, segmentArray, segmentExtent, uniteExtents
-from SAMUSegmentLib.results import SegmentRequest
 from SAMUSegmentLib.segmentations import (
     BINARY_LABELMAP,
     REFERENCE_GEOMETRY,
