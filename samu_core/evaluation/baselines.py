@@ -68,7 +68,7 @@ GRID = {
         "sigma": [1.2, 1.8],
         "contrast": [0.25, 0.5],
         "steepness": [0.5, 1.0],
-        "time": [15.0, 20.0, 28.0, 40.0, 60.0, 90.0],
+        "time": [90.0, 60.0, 40.0, 28.0, 20.0, 15.0],  # longest first: one front serves all of them
         "dilation": [1, 2],
     },
 }
@@ -117,13 +117,13 @@ def fast_marching(patch, sigma, contrast, steepness, time, dilation):
     """What a front from the click reaches by a given time; it runs at one voxel per unit of time, and slower
     at edges: speed = 1 / (1 + (gradient magnitude / (contrast x its mean))^(2 x steepness)). As smoothing
     spreads an edge over the voxels before it, the front stops short: dilation adds that many voxels."""
-    longest = max(GRID["fast_marching"]["time"] + [time])
-    arrival = _cached(
-        patch, ("fm", sigma, contrast, steepness), _march, patch, sigma, contrast, steepness, longest
-    )
+    key = ("fm", sigma, contrast, steepness)
+    if patch.cache.get((key, "until"), 0.0) < time:
+        patch.cache[key] = _march(patch, sigma, contrast, steepness, time)
+        patch.cache[key, "until"] = time
+    arrival, until = patch.cache[key], patch.cache[key, "until"]
     for step in range(dilation):  # the earliest arrival of six neighbours: a dilation at every time at once
-        key = ("fm", sigma, contrast, steepness, step)
-        arrival = _cached(patch, key, _earliest_neighbour, arrival)
+        arrival = _cached(patch, (key, until, step), _earliest_neighbour, arrival)
     return _placed(patch, arrival <= time)
 
 
@@ -230,12 +230,13 @@ def grow_by_confidence(image, seed, multiplier, iterations, radius):
     return region
 
 
-def _march(patch, sigma, contrast, steepness, longest):
+def _march(patch, sigma, contrast, steepness, until):
+    """Arrival times, float32; far above `until` where the front was not followed."""
     array = _smoothed(patch, sigma)
     gradient = np.sqrt(sum(np.gradient(array, axis=a) ** 2 for a in range(3) if array.shape[a] > 1))
     edge = contrast * max(float(gradient.mean()), 1e-6)
     speed = (1.0 / (1.0 + (gradient / edge) ** (2 * steepness)) + 1e-6).astype(np.float32)
-    front = sitk.FastMarching(sitk.GetImageFromArray(speed), [_seed(patch)[::-1]], 1.0, longest)
+    front = sitk.FastMarching(sitk.GetImageFromArray(speed), [_seed(patch)[::-1]], 1.0, until)
     return sitk.GetArrayFromImage(front)
 
 

@@ -37,6 +37,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--clicks", type=int, default=5, metavar="N", help="uniform clicks per structure (default: 5)"
     )
+    parser.add_argument(
+        "--no-deepest", action="store_true", help="leave out the click in each structure's deepest voxel"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of structures and clicks (default: 0)")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="at most N structures per data set, drawn by the seed"
@@ -64,7 +67,14 @@ def run(args):
 
     if args.out and Path(args.out).is_file():
         raise SamuError(f"--out {args.out} is a file; name a folder.")
-    options = Options(clicks=args.clicks, seed=args.seed, native=args.native, nsd=args.nsd, limit=args.limit)
+    options = Options(
+        clicks=args.clicks,
+        seed=args.seed,
+        deepest=not args.no_deepest,
+        native=args.native,
+        nsd=args.nsd,
+        limit=args.limit,
+    )
     methods = Methods(args.model, args.baselines, args.device)
     results = by_method(_evaluate(args, methods, options))
     if not any(result.structures for result in results.values()):

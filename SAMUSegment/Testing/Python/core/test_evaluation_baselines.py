@@ -70,6 +70,19 @@ def test_region_growing_is_what_itk_gives(seed, bright_ball):
         assert own.sum() > 10 and dice(own, sitk.GetArrayFromImage(itk)) > 0.99, iterations
 
 
+def test_a_longer_front_kept_with_the_patch_gives_the_same(bright_ball):
+    """Tuning asks for many times of one front; the answers must not depend on the order."""
+    parameters = {"sigma": 1.2, "contrast": 0.5, "steepness": 1.0}
+    for dilation in (0, 1):
+        masks = []
+        for times in ([15.0], [40.0, 15.0], [6.0, 15.0]):
+            patch = make_patch(bright_ball[0].raw)
+            for time in times:
+                mask = baselines.fast_marching(patch, time=time, dilation=dilation, **parameters)
+            masks.append(mask)
+        assert masks[0].any() and all((mask == masks[0]).all() for mask in masks)
+
+
 def test_the_dilation_of_the_front_is_a_dilation(bright_ball):
     patch, _ = bright_ball
     parameters = {"sigma": 1.2, "contrast": 0.5, "steepness": 1.0, "time": 15.0}

@@ -295,10 +295,14 @@ def test_command_with_baselines(data, tmp_path, capsys):
 def test_command_with_a_model(data, capsys, monkeypatch):
     weights = types.SimpleNamespace(load_network=lambda path, map_location: HalfAsBright())
     monkeypatch.setitem(sys.modules, "samu_core.weights", weights)
-    assert run_cli("--data", data, "--clicks", 1, "--limit", 1, "--model", "x.npz", "--native") == 0
+    assert (
+        run_cli("--data", data, "--clicks", 1, "--limit", 1, "--model", "x.npz", "--native", "--no-deepest")
+        == 0
+    )
     out = capsys.readouterr().out
     assert "| data set | volumes | structures | model |" in out
     assert "whole volume, native grid" in out
+    assert "deepest voxel" not in out
 
 
 def test_command_in_worker_processes(data, tmp_path, capsys):
