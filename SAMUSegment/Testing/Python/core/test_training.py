@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,13 +30,13 @@ TINY = {
             "minutes": 60,
             "real": 0,
             "labelmaps": 0,
-            "crops": [{"size": 32, "spacing": [1.5, 3.0], "batch": 2}],
+            "crops": [{"size": 32, "spacing": [1.5, 3.0], "batch": 4}],
         },
         {
             "minutes": 20,
             "real": 0,
             "labelmaps": 0,
-            "crops": [{"size": 32, "spacing": [1.5, 1.5], "batch": 2}],
+            "crops": [{"size": 32, "spacing": [1.5, 1.5], "batch": 4}],
         },
     ],
 }
@@ -59,7 +60,9 @@ def trainer(settings, sources, tmp_path):
 @pytest.fixture
 def batch(settings, sources, trainer):
     phase = settings.phases[0]
-    return BatchStream(sources, phase, trainer.difficulty, 0).batch(phase.crops[0], 2.0, np.random.default_rng(0))
+    return BatchStream(sources, phase, trainer.difficulty, 0).batch(
+        phase.crops[0], 2.0, np.random.default_rng(0)
+    )
 
 
 def test_losses_at_their_extremes():
@@ -75,9 +78,9 @@ def test_losses_at_their_extremes():
 
 
 def test_training_on_one_batch_lowers_its_loss(trainer, batch):
-    losses = [trainer.train_step(batch)[0] for _ in range(25)]
+    losses = [trainer.train_step(batch)[0] for _ in range(20)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
-    assert trainer.samples == 50 and trainer.step == 25
+    assert trainer.samples == 80 and trainer.step == 20
 
 
 def test_the_learning_rate_warms_up_and_decays_by_time(trainer):
@@ -165,3 +168,25 @@ def test_real_data_must_be_there_when_asked_for(tmp_path):
     wants = {**TINY, "phases": [{**TINY["phases"][0], "real": 0.5}]}
     with pytest.raises(SamuError, match="--data"):
         load_sources(tmp_path, TrainingSettings.from_dict(wants))
+
+
+def rank_main(rank: int, folder: str) -> None:
+    """One of two ranks: a few steps on its own samples, then its weights and clock to a file."""
+    import os
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517", GLOO_SOCKET_IFNAME="lo")
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    settings = TrainingSettings.from_dict(TINY)
+    trainer = Trainer(settings, load_sources(None, settings), Path(folder) / "run")
+    trainer.run(stop_after=3.0)
+    torch.save([trainer.network.state_dict(), trainer.seconds, trainer.step], Path(folder) / f"rank{rank}.pt")
+
+
+def test_ranks_take_the_same_steps_and_end_with_the_same_weights(tmp_path):
+    torch.multiprocessing.spawn(rank_main, (str(tmp_path),), nprocs=2)
+    (first, seconds, steps), (second, *other) = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert [seconds, steps] == other and steps > 1
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], msg=name)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["samples"] == 4 * steps
