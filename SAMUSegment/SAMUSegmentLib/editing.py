@@ -158,7 +158,6 @@ class SegmentWriter:
     def __init__(self, editorNode: Any | None = None, editorLogic: Any | None = None):
         self._editorNode = editorNode
         self._logic = editorLogic
-        self._ownsLogic = editorLogic is None
         self._segmentationNode: Any | None = None
         self._messages: list[str] = []
         self._observed: Any | None = None
@@ -190,7 +189,7 @@ class SegmentWriter:
         The undo history belongs to one segmentation; binding another one starts a new history.
         """
         editorNode = self.editorNode(segmentationNode.GetScene())
-        logic = self._engine(segmentationNode.GetScene())
+        logic = self._engine()
         if editorNode.GetSegmentationNode() is not segmentationNode:
             editorNode.SetAndObserveSegmentationNode(segmentationNode)
         if editorNode.GetSourceVolumeNode() is not volumeNode:
@@ -320,12 +319,11 @@ class SegmentWriter:
     def _onEdit(self, _caller: Any, _event: str) -> None:
         self._edits += 1
 
-    def _engine(self, scene: Any) -> Any:
+    def _engine(self) -> Any:
+        # No scene is set: editing needs none, and the method to do so changed its name between versions.
         if self._logic is None:
             self._logic = slicer.vtkSlicerSegmentEditorLogic()
             self._logic.SetMaximumNumberOfUndoStates(MAXIMUM_UNDO_STATES)
-        if self._ownsLogic and self._logic.GetMRMLScene() is not scene:
-            self._logic.SetMRMLScene(scene)
         if not self._logic.HasObserver("ErrorEvent"):
             # Verbose: otherwise the engine fails without a word.
             self._logic.SetVerbose(True)

@@ -89,6 +89,7 @@ class SegmentTransaction:
         self.grid = grid
         self.segmentationNode = request.segmentationNode
         self._committed = False
+        self._saved = False
         self._createdNode: Any | None = None
         self._createdDisplay: Any | None = None
         self._oldReference: tuple | None = None
@@ -99,6 +100,7 @@ class SegmentTransaction:
             self._prepareGeometry()
             self._writer.bind(self.segmentationNode, self._request.volumeNode)
             self._writer.saveState()
+            self._saved = True
         except BaseException:
             self._rollBack()
             raise
@@ -175,7 +177,8 @@ class SegmentTransaction:
         )
 
     def _rollBack(self) -> None:
-        self._writer.revert()
+        if self._saved:
+            self._writer.revert()
         node = self.segmentationNode
         if self._createdNode is not None:
             scene = self._createdNode.GetScene()

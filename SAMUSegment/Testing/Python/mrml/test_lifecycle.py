@@ -142,6 +142,23 @@ def test_a_failed_write_leaves_no_trace_and_no_empty_segment(mrml, predictor, in
     assert logic.segmentFromPoint(volume, POINT, segmentation, segmentID=segmentID).applied
 
 
+def test_a_click_that_fails_before_it_writes_leaves_the_click_before_alone(mrml, logic, monkeypatch):
+    volume, segmentation = mrml.volume(), mrml.segmentation()
+    logic.segmentFromPoint(volume, (8, 8, 8), segmentation)
+    before = mrml.snapshot(segmentation)
+
+    def fail(_writer):
+        raise SamuError("no room for another undo state")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentWriter, "saveState", fail)
+        for target in (segmentation, None):
+            with pytest.raises(SamuError, match="no room"):
+                logic.segmentFromPoint(volume, POINT, target)
+    assert mrml.snapshot(segmentation) == before
+    assert logic.segmentFromPoint(volume, POINT, segmentation).applied
+
+
 def test_an_engine_that_refuses_in_silence_is_heard(mrml, predictor, logic):
     """vtkSlicerSegmentEditorLogic only writes to the log; here it must become an exception."""
     volume, segmentation = mrml.volume(), mrml.segmentation()
