@@ -37,6 +37,7 @@ COMMANDS = {
     "segment": Command(
         "samu_core.commands.segment", "segment the structures at one or more points of an image"
     ),
+    "batch": Command("samu_core.commands.batch", "segment many images and points of a table"),
     "info": Command("samu_core.commands.info", "show the weights, the device and the versions in use"),
     "demo": Command("samu_core.demo.command", "click through a phantom or an image of yours, with pictures"),
     "evaluate": Command("samu_core.evaluation.cli", "measure one-click accuracy on labelled volumes"),

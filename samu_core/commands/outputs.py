@@ -12,9 +12,15 @@ SEGMENTATION = ".seg.nrrd"
 IMAGE_ENDINGS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr", ".img")
 
 
+def absolute(path: Path) -> Path:
+    """An absolute path without "..", links not followed."""
+    return Path(os.path.abspath(path))
+
+
 def stem(image: Path) -> str:
     """The image's name without its format: ct.nii.gz -> ct; a DICOM folder's name stays whole."""
-    name = image.resolve().name
+    # Absolute, for the folder "."; links keep their own name.
+    name = absolute(image).name
     for ending in IMAGE_ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending) and not image.is_dir():
             return name[: -len(ending)]
@@ -23,7 +29,7 @@ def stem(image: Path) -> str:
 
 def default_output(image: Path) -> Path:
     """IMAGE's name with .seg.nrrd, beside the image; beside the folder, not in it, for DICOM."""
-    return image.resolve().parent / (stem(image) + SEGMENTATION)
+    return absolute(image).parent / (stem(image) + SEGMENTATION)
 
 
 def is_segmentation(path: Path) -> bool:

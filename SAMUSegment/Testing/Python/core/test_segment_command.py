@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from cli_support import FIRST, FIRST_IJK, SECOND, SECOND_IJK, SPACING, dice, error_line, ras_of, run
 
 from samu_core import cli
-from samu_core.commands import segment
+from samu_core.commands import painting
 
 
 def test_one_ras_point_makes_a_slicer_segmentation_beside_the_image(capsys, predictor, image_path):
@@ -230,5 +230,5 @@ def test_segment_with_a_file_that_holds_no_weights(capsys, image_path, tmp_path)
 
 
 def test_colors():
-    assert segment.parse_color("#ff8000") == pytest.approx((1, 128 / 255, 0))
-    assert len({segment.parse_color(color) for color in segment.COLORS}) == len(segment.COLORS)
+    assert painting.parse_color("#ff8000") == pytest.approx((1, 128 / 255, 0))
+    assert len({painting.parse_color(color) for color in painting.COLORS}) == len(painting.COLORS)
