@@ -22,7 +22,9 @@ PLANES = (("axial", 0, 1, True), ("coronal", 0, 2, True), ("sagittal", 1, 2, Tru
 AXIS_ENDS = (("R", "L"), ("A", "P"), ("S", "I"))
 STEP_MM = 1.0
 MARGIN_MM = 12.0
-CT_WINDOW_HU = (-160.0, 300.0)
+SOFT_WINDOW_HU = (-160.0, 300.0)
+LUNG_WINDOW_HU = (-1350.0, 150.0)
+BONE_WINDOW_HU = (-500.0, 1300.0)
 PREDICTED, TRUTH, CLICK = "#ff9d2e", "#35d0ff", "#ff2bd6"
 
 
@@ -78,15 +80,16 @@ def sample_plane(array: np.ndarray, geometry: GridGeometry, plane: Plane) -> np.
     return np.where(inside, total, np.nan)
 
 
-def window_of(volume: Volume) -> tuple[float, float]:
-    """Grey levels from black to white: soft tissue for CT, the 1st to 99.5th percentile otherwise."""
-    if volume.modality == "CT":
-        return CT_WINDOW_HU
+def window_of(volume: Volume, value: float) -> tuple[float, float]:
+    """Grey levels from black to white, for a click on a voxel of this value.
+
+    CT: the radiologist's window for lung, bone or soft tissue. Otherwise the 1st to 99.5th percentile.
+    """
     values = volume.array[:: max(1, volume.array.shape[0] // 32), ::4, ::4]
     values = values[np.isfinite(values)]
-    if volume.modality is None and values.size and values.min() < -300:
-        return CT_WINDOW_HU
     low, high = np.percentile(values, (1, 99.5)) if values.size else (0.0, 1.0)
+    if volume.modality == "CT" or (volume.modality is None and low < -300):
+        return LUNG_WINDOW_HU if value < -400 else BONE_WINDOW_HU if value > 450 else SOFT_WINDOW_HU
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
 
@@ -138,8 +141,10 @@ def _draw(axis, volume: Volume, panel: Panel, plane: tuple[str, int, int, bool])
     half_patch = grid.size * grid.spacing / 2
     center = np.array(grid.center_ras)
     view = plane_through(click, across, up, center, half_patch + MARGIN_MM)
-    low, high = window_of(volume)
-    grey = np.nan_to_num(sample_plane(volume.array, volume.geometry, view), nan=low)
+    grey = sample_plane(volume.array, volume.geometry, view)
+    nearest = np.linalg.norm(view.points_ras - click, axis=-1).argmin()
+    low, high = window_of(volume, grey.flat[nearest])
+    grey = np.nan_to_num(grey, nan=low)
     axis.imshow(
         grey, cmap="gray", vmin=low, vmax=high, origin="lower", extent=view.extent, interpolation="bilinear"
     )

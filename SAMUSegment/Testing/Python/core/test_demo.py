@@ -185,9 +185,12 @@ def test_demo_never_overwrites_its_input(capsys, tmp_path, predictor):
 
 def test_grey_levels_fit_the_modality():
     array = np.arange(8**3, dtype=np.float32).reshape(8, 8, 8)
-    assert render.window_of(Volume(array, np.eye(4), modality="CT")) == render.CT_WINDOW_HU
-    assert render.window_of(Volume(array - 1000, np.eye(4))) == render.CT_WINDOW_HU
-    low, high = render.window_of(Volume(array, np.eye(4), modality="MR"))
+    ct = Volume(array, np.eye(4), modality="CT")
+    assert render.window_of(ct, 40) == render.SOFT_WINDOW_HU
+    assert render.window_of(ct, -800) == render.LUNG_WINDOW_HU
+    assert render.window_of(ct, 700) == render.BONE_WINDOW_HU
+    assert render.window_of(Volume(array - 1000, np.eye(4)), 0) == render.SOFT_WINDOW_HU
+    low, high = render.window_of(Volume(array, np.eye(4), modality="MR"), 700)
     assert 0 <= low < high <= 511
-    low, high = render.window_of(Volume(np.ones((4, 4, 4), np.float32), np.eye(4)))
+    low, high = render.window_of(Volume(np.ones((4, 4, 4), np.float32), np.eye(4)), 1)
     assert low < high
