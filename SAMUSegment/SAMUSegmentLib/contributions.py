@@ -81,7 +81,7 @@ class ClickEdit:
         key: names the click.
         segmentID: the segment it went to.
         adds: True when it added to the segment, False when it subtracted.
-        found: the voxels of its mask.
+        found: the voxels of its mask, as far as it had its way.
         changed: those that were different before the click.
     """
 

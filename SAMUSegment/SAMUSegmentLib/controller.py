@@ -1,0 +1,315 @@
+"""From clicks to results without ever waiting: what the panel and the effect decide, free of widgets.
+
+The GUI calls `click` and, from a timer, `tick`; it shows `status`, `busy`, `borderNotice` and so on
+after each `onChange`. All of this runs on the main thread; only the prediction does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from samu_core.errors import Cancelled, SamuError
+from SAMUSegmentLib import statustexts
+from SAMUSegmentLib.clickeditor import ClickEditor
+from SAMUSegmentLib.clicks import SegmentRequest
+from SAMUSegmentLib.options import ClickOptions, FieldOfView
+from SAMUSegmentLib.results import SegmentResult
+from SAMUSegmentLib.statustexts import Status
+from SAMUSegmentLib.worker import Finished, Progress, WorkerClient
+
+
+@dataclass(frozen=True, eq=False)
+class ClickOrder:
+    """A click as the user made it.
+
+    Attributes:
+        key: names the click; an order with the key of an earlier click takes that one's place.
+        pointRAS: (3,) world RAS mm.
+        volumeNode, segmentationNode, segmentID: where it was made and where it goes, as
+            SAMUSegmentLogic.segmentFromPoint.
+        mode: "add", "subtract" or "new".
+        fieldOfView: None is that of the controller's options.
+    """
+
+    key: int
+    pointRAS: tuple[float, float, float]
+    volumeNode: Any
+    segmentationNode: Any
+    segmentID: str | None
+    mode: str
+    fieldOfView: FieldOfView | None = None
+
+
+class ClickListener(Protocol):
+    """Who wants to know how clicks end."""
+
+    def landed(self, order: ClickOrder, result: SegmentResult) -> None:
+        """The click was carried out, which may have changed nothing."""
+
+    def dropped(self, order: ClickOrder) -> None:
+        """The click came to nothing: refused, failed, cancelled or superseded."""
+
+
+class ClickController:
+    """Carries clicks out; the newest wins.
+
+    Args:
+        editor: writes them.
+        client: of the InferenceWorker.
+        onChange: called after every change of what is to be shown.
+        refuse: asked with the request before a result is written; an error keeps it from being
+            written. The effect refuses when another segmentation was selected meanwhile.
+
+    Attributes:
+        options: of the next click, and of the last one as far as they need no inference.
+        status: what to say.
+        listener: ClickListener, if any.
+    """
+
+    def __init__(
+        self,
+        editor: ClickEditor,
+        client: WorkerClient,
+        onChange: Callable[[], None] | None = None,
+        refuse: Callable[[SegmentRequest], SamuError | None] | None = None,
+    ):
+        self.editor = editor
+        self.options = ClickOptions()
+        self.status = Status()
+        self.listener: ClickListener | None = None
+        self._client = client
+        self._onChange = onChange or (lambda: None)
+        self._refuse = refuse or (lambda _request: None)
+        self._pending: tuple[ClickOrder, SegmentRequest] | None = None
+        self._warming = False
+        self._lastOrder: ClickOrder | None = None
+        self._reapply = False
+        self._nextKey = 0
+
+    # What the GUI shows
+
+    @property
+    def busy(self) -> bool:
+        """True while a click is under way."""
+        return self._pending is not None
+
+    @property
+    def pendingOrder(self) -> ClickOrder | None:
+        """The click that is under way."""
+        return self._pending[0] if self._pending is not None else None
+
+    @property
+    def result(self) -> SegmentResult | None:
+        """What came of the last click; None after it was undone."""
+        return self.editor.last.result if self.editor.last is not None else None
+
+    @property
+    def widerView(self) -> FieldOfView | None:
+        """What the button for a wider view would use; None when there is nothing to offer."""
+        order, result = self._lastOrder, self.result
+        if self.busy or result is None or not result.touchesBorder:
+            return None
+        if order is None or order.key != self.editor.last.key:
+            return None
+        return FieldOfView.widerThan(result.prediction.grid.spacing)
+
+    @property
+    def borderNotice(self) -> str:
+        """Says that the last structure may be cut; empty when it is not."""
+        result = self.result
+        if result is None or not result.touchesBorder:
+            return ""
+        grid = result.prediction.grid
+        return statustexts.border(grid.size * grid.spacing, FieldOfView.widerThan(grid.spacing))
+
+    # What the GUI asks for
+
+    def newKey(self) -> int:
+        """A key for a click that was not there before."""
+        self._nextKey += 1
+        return self._nextKey
+
+    def click(self, order: ClickOrder) -> bool:
+        """Begin a click; the one under way, if any, is dropped. False when it was refused at once."""
+        self._dropPending()
+        try:
+            request = self.editor.logic.prepare(
+                order.volumeNode, order.pointRAS, order.segmentationNode, order.segmentID, order.mode
+            )
+        except SamuError as error:
+            self._drop(order, Status(str(error), "error"))
+            return False
+        view = order.fieldOfView or self.options.fieldOfView
+        self._pending, self._warming = (order, request), False
+        self._client.submit(
+            lambda cancelled, progress: self.editor.logic.predict(
+                request, spacing=view.spacing, cancelled=cancelled, progress=progress
+            )
+        )
+        self.say(statustexts.STARTED, "busy")
+        return True
+
+    def widen(self) -> bool:
+        """Repeat the last click with the next wider view, in place of its result."""
+        wider, result = self.widerView, self.result
+        if wider is None:
+            return False
+        return self.click(
+            replace(
+                self._lastOrder,
+                segmentationNode=result.segmentationNode,
+                segmentID=result.segmentID,
+                mode="subtract" if result.mode == "subtract" else "add",
+                fieldOfView=wider,
+            )
+        )
+
+    def cancel(self) -> None:
+        """Drop the click that is under way."""
+        if self._dropPending():
+            self.say(statustexts.CANCELLED)
+
+    def warmUp(self) -> None:
+        """Load the network ahead of the first click, unless a click is under way."""
+        if self.busy or self._warming:
+            return
+        predictor = self.editor.logic.predictor
+        self._warming = True
+        self._client.submit(lambda _cancelled, _progress: predictor.warm_up())
+        self.say(statustexts.WARMING_UP, "busy")
+
+    def setOptions(self, options: ClickOptions) -> None:
+        """New options; threshold and component change the last result at the next tick."""
+        old, self.options = self.options, options
+        if (options.threshold, options.clickedComponent) != (old.threshold, old.clickedComponent):
+            self._reapply = self.result is not None
+
+    def tick(self) -> None:
+        """Take in what the worker found and what the sliders say; main thread, some 50 times a second."""
+        for event in self._client.poll():
+            if isinstance(event, Progress):
+                self.say(statustexts.stage(event.stage), "busy")
+            elif isinstance(event, Finished):
+                self._finish(event)
+        if self._reapply and not self.busy:
+            self._reapply = False
+            self._applyOptions()
+
+    def takeBack(self, keys: list[int], nothing: str = statustexts.NOTHING_TO_GIVE_BACK) -> bool:
+        """Remove what clicks did to their segments; False when that failed.
+
+        Args:
+            keys: of the clicks.
+            nothing: what to say when no voxel changed.
+        """
+        try:
+            changed = self.editor.takeBack(keys)
+        except SamuError as error:
+            self.say(str(error), "error")
+            return False
+        self.say(statustexts.gaveBack(changed) if changed else nothing)
+        return True
+
+    def undo(self) -> None:
+        """Undo the last click or removal."""
+        self._step(self.editor.undo, statustexts.UNDONE)
+
+    def redo(self) -> None:
+        """Redo what was undone last."""
+        self._step(self.editor.redo, statustexts.REDONE)
+
+    def reset(self, text: str = statustexts.READY) -> None:
+        """The scene is gone: nothing of it may be touched any more, and no result may land."""
+        self._client.cancel()
+        self._pending, self._lastOrder, self._reapply, self._warming = None, None, False, False
+        self.editor.forget()
+        self.say(text)
+
+    def say(self, text: str, kind: str = "info") -> None:
+        """Show a line."""
+        self.status = Status(text, kind)
+        self._onChange()
+
+    # How a click ends
+
+    def _finish(self, event: Finished) -> None:
+        if self._pending is None:
+            self._finishWarmUp(event.error)
+            return
+        order, request = self._pending
+        self._pending, error = None, event.error
+        if error is None:
+            error = self._land(order, request, event.value)
+        if isinstance(error, Cancelled):
+            self._drop(order, Status(statustexts.CANCELLED))
+        elif isinstance(error, SamuError):
+            self._drop(order, Status(str(error), "error"))
+        elif error is not None:
+            self._drop(order, self._unexpected(error))
+
+    def _finishWarmUp(self, error: BaseException | None) -> None:
+        self._warming = False
+        if error is None:
+            self.say(statustexts.READY)
+        elif isinstance(error, SamuError):
+            self.say(str(error), "error")
+        else:
+            status = self._unexpected(error)
+            self.say(status.text, status.kind)
+
+    def _land(self, order: ClickOrder, request: SegmentRequest, prediction: Any) -> BaseException | None:
+        """Write a prediction; the error, if it cannot be written."""
+        error = self._refuse(request)
+        if error is not None:
+            return error
+        try:
+            result = self.editor.land(order.key, request, prediction, self.options)
+        except Exception as failure:
+            return failure
+        self._lastOrder, self._reapply = order, False
+        self._announce(order, result)
+        return None
+
+    def _applyOptions(self) -> None:
+        try:
+            result = self.editor.applyOptions(self.options)
+        except SamuError as error:
+            self.say(f"{error} {statustexts.NEXT_CLICK_ONLY}", "warning")
+            return
+        self._announce(self._lastOrder, result)
+
+    def _announce(self, order: ClickOrder | None, result: SegmentResult) -> None:
+        if self.listener is not None and order is not None:
+            self.listener.landed(order, result)
+        self.say(result.message, "info" if result.applied and not result.touchesBorder else "warning")
+
+    def _step(self, step: Callable[[], bool], text: str) -> None:
+        if self.busy:
+            self._dropPending()
+        if step():
+            self._reapply = False
+            self.say(text)
+        else:
+            self.say(statustexts.NO_STEP, "warning")
+
+    def _dropPending(self) -> bool:
+        if self._pending is None:
+            return False
+        order, self._pending = self._pending[0], None
+        self._client.cancel()
+        if self.listener is not None:
+            self.listener.dropped(order)
+        return True
+
+    def _drop(self, order: ClickOrder, status: Status) -> None:
+        if self.listener is not None:
+            self.listener.dropped(order)
+        self.say(status.text, status.kind)
+
+    @staticmethod
+    def _unexpected(error: BaseException) -> Status:
+        logging.error("SAMUSegment: unexpected error", exc_info=error)
+        return Status(statustexts.unexpected(error), "error")
