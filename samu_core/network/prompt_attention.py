@@ -11,6 +11,10 @@ from samu_core.network.blocks import sample_at
 from samu_core.prompt import PointPrompt
 
 RELATIVE_FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # cycles per field of view
+# Fields of view. The squared distance in this unit joins the Fourier features: it is the one place term
+# whose sum over the axes is round. Without it gates are crosses, and masks in even tissue spread along the
+# axes.
+DISTANCE_UNIT = 0.15
 CHANNELS_PER_HEAD = 32
 
 
@@ -38,7 +42,7 @@ class PromptEncoder(nn.Module):
 class PromptAttention(nn.Module):
     """Cross-attention from the voxels of one decoder level to the two prompt tokens.
 
-    Queries are the voxels' features with an axial Fourier encoding of their place relative to the click;
+    Queries are the voxels' features with an axial encoding of their place relative to the click;
     keys and values are the prompt tokens, brought to the level's channel count by a 1D convolution. With
     `content`, the image feature at the click joins the point token, so that a voxel is compared with what
     was clicked.
@@ -64,7 +68,7 @@ class PromptAttention(nn.Module):
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
-        features = 2 * len(RELATIVE_FREQUENCIES)
+        features = 2 * len(RELATIVE_FREQUENCIES) + 1
         self.place_query = nn.Linear(3 * features, channels, bias=False)
         self.register_buffer("relative_frequencies", torch.tensor(RELATIVE_FREQUENCIES), persistent=False)
         self._start_attentive()
@@ -88,13 +92,14 @@ class PromptAttention(nn.Module):
         return tokens + self.mix(tokens)
 
     def axial_places(self, shape, prompt: PointPrompt) -> list[torch.Tensor]:
-        """Fourier features of (voxel - click) in fields of view, per axis K, J, I: three (B, n, features)."""
+        """Features of (voxel - click) in fields of view, per axis K, J, I: three (B, n, features)."""
         places = []
         for axis, size in enumerate(shape):
             index = (torch.arange(size, device=prompt.position.device, dtype=torch.float32) + 0.5) / size
             offset = (index[None] - prompt.position[:, axis, None].float()) * prompt.span
             angles = 2 * math.pi * offset[..., None] * self.relative_frequencies
-            places.append(torch.cat([angles.sin(), angles.cos()], dim=2))
+            square = (offset[..., None] / DISTANCE_UNIT) ** 2
+            places.append(torch.cat([angles.sin(), angles.cos(), square], dim=2))
         return places
 
     def folded(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt):
