@@ -89,8 +89,8 @@ class Trainer:
         while self.phase_at(self.seconds) < len(self.settings.phases) and self.seconds < end:
             index = self.phase_at(self.seconds)
             self._run_phase(index, end)
-            if self.phase_at(self.seconds) != index:
-                self.save(self.folder / f"phase-{index + 1}.pt")
+            for passed in range(index, self.phase_at(self.seconds)):  # a slow step may pass a short phase
+                self.save(self.folder / f"phase-{passed + 1}.pt")
         self.save(self.folder / "checkpoint.pt")
         return self.phase_at(self.seconds) >= len(self.settings.phases)
 

@@ -186,7 +186,7 @@ def rank_main(rank: int, folder: str) -> None:
 def test_ranks_take_the_same_steps_and_end_with_the_same_weights(tmp_path):
     torch.multiprocessing.spawn(rank_main, (str(tmp_path),), nprocs=2)
     (first, seconds, steps), (second, *other) = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    assert [seconds, steps] == other and steps > 1
+    assert [seconds, steps] == other and steps >= 1
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], msg=name)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["samples"] == 4 * steps
