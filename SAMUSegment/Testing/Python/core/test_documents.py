@@ -19,7 +19,7 @@ def python_blocks(document):
     return re.findall(r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def said_by_the_code():
     """Every string constant of the code that users run, f-strings with dots for their values."""
     texts = set()
