@@ -132,7 +132,7 @@ class Batch:
             except FATAL:
                 raise
             except Exception as error:
-                self._fail([row for row in mine if self.summary.of(row).status != FAILED], error)
+                self._fail(mine, error)
             # At once: a run that is stopped here must know this output again.
             self.summary.save()
 
@@ -182,9 +182,13 @@ class Batch:
                 self._fail([row], error)
         if not done:
             return
-        if not labels.found_any:
-            raise SamuError(f"nothing was found, so {output.name} is not written; try a lower threshold")
-        labels.write(output)
+        try:
+            if not labels.found_any:
+                raise SamuError(f"nothing was found, so {output.name} is not written; try a lower threshold")
+            labels.write(output)
+        except Exception as error:
+            self._fail([row for row, _ in done], error)
+            return
         from samu_core.weights import sha256
 
         checksum = sha256(output)
@@ -222,6 +226,8 @@ class Batch:
 
     def _settle(self, row: Row, status: str, message: str = "", earlier: Record | None = None) -> None:
         record = Record.of(row)
+        # What is known of a file on the disk stays known when nothing is written in this run.
+        record.sha256 = self.summary.of(row).sha256
         if earlier is not None:
             record.voxels, record.ml, record.sha256 = earlier.voxels, earlier.ml, earlier.sha256
         record.status, record.message = status, message

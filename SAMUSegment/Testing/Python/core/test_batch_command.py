@@ -238,6 +238,22 @@ def test_nothing_found_writes_nothing(capsys, predictor, images, tmp_path):
     assert not images[0].with_name("ct.seg.nrrd").exists()
 
 
+def test_a_row_that_fails_again_says_so_again(capsys, predictor, images, tmp_path):
+    rows = [["one/ct.nii.gz", *FIRST_IJK, "a"], ["one/ct.nii.gz", 500, 0, 0, "b"]]
+    table, output = write_table(tmp_path, IJK_HEADER, *rows), images[0].with_name("ct.seg.nrrd")
+    run(capsys, "batch", table)
+    predictor.tolerance = -1000.0
+    code, _, err = run(capsys, "batch", table, "--force")
+    assert code == cli.EXIT_ERROR
+    assert statuses(table) == ["failed", "failed"]
+    assert "line 2: nothing was found" in err and "line 3: " in err
+    # The file of the first run is still there, known and unchanged: it is completed, not refused.
+    predictor.tolerance = 200.0
+    write_table(tmp_path, IJK_HEADER, rows[0], ["one/ct.nii.gz", *SECOND_IJK, "b"])
+    assert run(capsys, "batch", table)[0] == 0
+    assert segments_in(output) == {"a": 1, "b": 2}
+
+
 def test_an_interrupted_run_remembers_what_it_did(capsys, predictor, images, tmp_path, monkeypatch):
     original = predictor.predict
 
