@@ -66,6 +66,7 @@ IJK_HEADER = ["image", "i", "j", "k", "name"]
 
 
 def test_rows_of_an_image_make_one_file_and_one_reading(capsys, predictor, images, reads, tmp_path):
+    """Complaint about the peers: no batch."""
     table = write_table(
         tmp_path,
         ["image", "r", "a", "s", "i", "j", "k", "name"],

@@ -34,6 +34,7 @@ def console(mrml, monkeypatch):
 
 
 def test_the_snippets_do_what_they_say(console, mrml, capsys):
+    """Complaint about the peers: no API."""
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
     clicks, masks = blocks
     exec(compile(clicks, str(GUIDE), "exec"), console)
