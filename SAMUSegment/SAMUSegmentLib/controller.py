@@ -134,13 +134,19 @@ class ClickController:
 
     def click(self, order: ClickOrder) -> bool:
         """Begin a click; the one under way, if any, is dropped. False when it was refused at once."""
+        if self._pending is not None and self._pending[0].key == order.key:
+            # The same click at another place: not dropped, only begun again.
+            self._pending = None
+            self._client.cancel()
         self._dropPending()
         try:
             request = self.editor.logic.prepare(
                 order.volumeNode, order.pointRAS, order.segmentationNode, order.segmentID, order.mode
             )
-        except SamuError as error:
-            self._drop(order, Status(str(error), "error"))
+        except Exception as error:
+            # In a callback of Slicer it would only be printed.
+            known = isinstance(error, SamuError)
+            self._drop(order, Status(str(error), "error") if known else self._unexpected(error))
             return False
         view = order.fieldOfView or self.options.fieldOfView
         self._pending, self._warming = (order, request), False

@@ -17,7 +17,8 @@ FOLDERS = ("samu_core", "SAMUSegment", "benchmarks", "tools")
 SOURCES = sorted(path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.py"))
 LONGEST_FILE = 400
 # What Slicer's own Python has without installing anything, apart from the standard library.
-SLICER_HAS = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", "SAMUSegmentLib", "samu_core"}
+SLICER_HAS = {"slicer", "vtk", "qt", "ctk", "SegmentEditorEffects", "numpy", "SimpleITK"}
+SLICER_HAS |= {"SAMUSegmentLib", "samu_core"}
 TESTING = REPOSITORY / "SAMUSegment" / "Testing"
 SLICER_SOURCES = [
     path for path in SOURCES if REPOSITORY / "SAMUSegment" in path.parents and TESTING not in path.parents

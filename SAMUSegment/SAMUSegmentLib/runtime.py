@@ -1,0 +1,37 @@
+"""The one predictor and the one worker thread that panel and effects share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from samu_core.predictor import Predictor
+from SAMUSegmentLib.worker import InferenceWorker
+
+_shared: dict[str, Any] = {}
+
+
+def sharedPredictor() -> Any:
+    """The predictor; it loads torch and the network at its first prediction, not before."""
+    if "predictor" not in _shared:
+        _shared["predictor"] = Predictor()
+    return _shared["predictor"]
+
+
+def sharedWorker() -> InferenceWorker:
+    """The worker; its thread starts with the first task."""
+    if "worker" not in _shared:
+        _shared["worker"] = InferenceWorker()
+    return _shared["worker"]
+
+
+def usePredictor(predictor: Any) -> None:
+    """Let another predictor take the place of the shared one (self-tests in a Slicer without torch)."""
+    _shared["predictor"] = predictor
+
+
+def close() -> None:
+    """Stop the thread and forget the network."""
+    worker = _shared.pop("worker", None)
+    _shared.pop("predictor", None)
+    if worker is not None:
+        worker.close(timeoutSeconds=1.0)
