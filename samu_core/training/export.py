@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from samu_core import weights
 from samu_core.errors import SamuError
+from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM
 from samu_core.network import SAMU
+from samu_core.training.normalisation import remeasure_statistics
+from samu_core.training.settings import CropSettings, TrainingSettings
+from samu_core.training.stream import Batch, BatchStream, load_sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="weights file to write (.npz)")
     parser.add_argument("--info", type=Path, help="JSON file with what to keep in the weights file")
     parser.add_argument(
+        "--remeasure",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure the normalisation's statistics anew on N patches of 128^3, drawn as in the last phase",
+    )
+    parser.add_argument("--config", type=Path, help="with --remeasure: the run's settings")
+    parser.add_argument("--pack", type=Path, help="with --remeasure: folder of the packed data")
+    parser.add_argument(
         "--bundle", action="store_true", help="write the checksum into samu_core/weights.py: the file to ship"
     )
 
@@ -33,7 +51,13 @@ def run(args: argparse.Namespace) -> int:
         info = json.loads(args.info.read_text()) if args.info else {}
     except (OSError, ValueError) as error:
         raise SamuError(f"cannot read {args.info}: {error}") from error
-    checksum = export_weights([parse_share(text) for text in args.checkpoint], args.out, info)
+    network = average_networks([parse_share(text) for text in args.checkpoint])
+    if args.remeasure:
+        if args.config is None or args.pack is None:
+            raise SamuError("--remeasure needs --config and --pack, to draw patches as the run did.")
+        remeasure_statistics(network, inference_batches(args.config, args.pack, args.remeasure))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    checksum = weights.save_weights(args.out, network, info)
     if args.bundle:
         source = Path(weights.__file__)
         line = re.compile(r'^BUNDLED_SHA256 = ".*"$', re.MULTILINE)
@@ -75,7 +99,10 @@ def average_networks(parts: list[tuple[Path, float]]) -> SAMU:
     return average
 
 
-def export_weights(parts: list[tuple[Path, float]], out: Path, info: dict[str, Any]) -> str:
-    """Write the (averaged) checkpoints as an int8 weights file. Returns its SHA-256."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return weights.save_weights(out, average_networks(parts), info)
+def inference_batches(config: Path, pack: Path, count: int) -> Iterator[Batch]:
+    """Patches as inference sees them, 128^3 at 1.5 mm, with the mixture of sources of the last phase."""
+    settings = TrainingSettings.read(config)
+    crops = (CropSettings(PATCH_SIZE, (PATCH_SPACING_MM, PATCH_SPACING_MM), 1),)
+    phase = replace(settings.phases[-1], crops=crops)
+    stream = BatchStream(load_sources(pack, settings, cache=pack), phase, torch.ones(1), settings.seed + 1)
+    return itertools.islice(iter(stream), count)

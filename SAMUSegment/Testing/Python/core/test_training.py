@@ -15,6 +15,7 @@ from samu_core import weights  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.training import cli, export  # noqa: E402
 from samu_core.training.losses import dice_and_cross_entropy, samu_loss  # noqa: E402
+from samu_core.training.normalisation import remeasure_statistics  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
 from samu_core.training.stream import BatchStream, load_sources  # noqa: E402
 from samu_core.training.trainer import Trainer  # noqa: E402
@@ -149,11 +150,29 @@ def test_exported_weights_are_the_average_that_was_asked_for(trainer, batch, tmp
         trainer.save(trainer.folder / name)
         paths.append(trainer.folder / name)
     out = tmp_path / "samu.npz"
-    export.export_weights([(paths[0], 0.25), (paths[1], 0.75)], out, {"name": "average"})
+    (tmp_path / "info.json").write_text('{"name": "average"}')
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    arguments = [f"{paths[0]}:1", f"{paths[1]}:3", "--out", str(out), "--info", str(tmp_path / "info.json")]
+    assert export.run(parser.parse_args(arguments)) == 0
     first, second, average = (weights.load_network(path).state_dict() for path in (*paths, out))
     name = "decoder.head.bias"
     torch.testing.assert_close(average[name], 0.25 * first[name] + 0.75 * second[name])
     assert weights.read_info(out)["name"] == "average"
+    with pytest.raises(SamuError, match="--config"):
+        export.run(parser.parse_args([*arguments, "--remeasure", "2"]))
+
+
+def test_remeasured_statistics_are_those_of_the_batches(trainer, batch):
+    norm = trainer.network.encoder.levels[0][0][1]
+    weight = trainer.network.encoder.levels[0][0][0].weight.clone()
+    features = []
+    hook = norm.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
+    assert remeasure_statistics(trainer.network, [batch, batch]) == 2
+    hook.remove()
+    torch.testing.assert_close(norm.running_mean, features[0].mean((0, 2, 3, 4)), rtol=2e-3, atol=1e-4)
+    assert torch.equal(trainer.network.encoder.levels[0][0][0].weight, weight)
+    assert norm.momentum == 0.1 and not trainer.network.training
 
 
 @pytest.mark.parametrize(
