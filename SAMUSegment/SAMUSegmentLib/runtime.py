@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from typing import Any
 
 from samu_core.predictor import Predictor
@@ -21,6 +22,8 @@ def sharedWorker() -> InferenceWorker:
     """The worker; its thread starts with the first task."""
     if "worker" not in _shared:
         _shared["worker"] = InferenceWorker()
+        # A thread that computes while the interpreter is torn down would crash the application.
+        atexit.register(_shared["worker"].close, 1.0)
     return _shared["worker"]
 
 
@@ -30,8 +33,9 @@ def usePredictor(predictor: Any) -> None:
 
 
 def close() -> None:
-    """Stop the thread and forget the network."""
+    """Stop the thread and forget the network; the next use begins anew."""
     worker = _shared.pop("worker", None)
     _shared.pop("predictor", None)
     if worker is not None:
+        atexit.unregister(worker.close)
         worker.close(timeoutSeconds=1.0)

@@ -41,6 +41,7 @@ PROPERTIES = {
     "ctkCollapsibleButton": {**WIDGET, "text": "", "collapsed": False},
     "qMRMLNodeComboBox": {**WIDGET, "nodeTypes": ()},
     "qMRMLSegmentsTableView": WIDGET,
+    "qMRMLSegmentationShow3DButton": BUTTON,
     "qMRMLWidget": WIDGET,
     "qSlicerMarkupsPlaceWidget": {
         **WIDGET,
@@ -123,8 +124,12 @@ class FakeWidget:
         assert self._class.startswith(("qMRML", "qSlicer"))
 
     def setSegmentationNode(self, node):
-        assert self._class == "qMRMLSegmentsTableView"
+        assert self._class in ("qMRMLSegmentsTableView", "qMRMLSegmentationShow3DButton")
         self.__dict__["_node"] = node
+
+    def segmentationNode(self):
+        assert self._class in ("qMRMLSegmentsTableView", "qMRMLSegmentationShow3DButton")
+        return self._node
 
     def setCurrentNode(self, node):
         assert self._class in ("qMRMLNodeComboBox", "qSlicerMarkupsPlaceWidget")
