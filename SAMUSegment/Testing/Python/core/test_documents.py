@@ -80,3 +80,13 @@ def test_the_readme_s_snippet_runs(tmp_path, monkeypatch):
     exec(compile(block, "README.md", "exec"), names)
     assert names["mask"].shape == array.shape
     assert names["mask"][11, 14, 14] == 1 and names["mask"][0, 0, 0] == 0
+
+
+def test_the_labels_of_the_panel_are_quoted_rightly():
+    guide = GUIDE.read_text(encoding="utf-8")
+    section = guide.split("## First click")[1].split("\n## ")[0]
+    labels = set(re.findall(r"\*\*([^*]+)\*\*", section))
+    assert len(labels) > 8
+    ui = (REPOSITORY / "SAMUSegment" / "Resources" / "UI" / "SAMUSegment.ui").read_text(encoding="utf-8")
+    shown = set(re.findall(r"<string>([^<]*)</string>", ui)) | said_by_the_code()
+    assert labels <= shown

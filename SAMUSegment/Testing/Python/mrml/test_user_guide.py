@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
+import panel_fakes
 import pytest
-import slicer
 from mrml_scene import StandInPredictor, segmentOnVolume
 
 GUIDE = Path(__file__).resolve().parents[4] / "docs" / "user-guide.md"
@@ -17,20 +15,20 @@ GUIDE = Path(__file__).resolve().parents[4] / "docs" / "user-guide.md"
 
 @pytest.fixture
 def console(mrml, monkeypatch):
-    """Names of the console, with what only the application has: slicer.util, the scene, the module."""
-    from samu_core import predictor
+    """Names of the console, where the module SAMUSegment can be imported."""
+    fakes = panel_fakes.install(monkeypatch, mrml)
+    fakes.util.getNode = mrml.scene.GetFirstNodeByName
+    from SAMUSegmentLib import runtime
 
     # All of the image is in the intensity range that the guide sets.
     volume = mrml.volume(np.full((36, 44, 40), 100, np.int16), name="CT")
     markups = mrml.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "F")
     for point in ((8.0, 10.0, 10.0), (30.0, 34.0, 25.0)):
         markups.AddControlPointWorld(point)
-    util = types.SimpleNamespace(getNode=mrml.scene.GetFirstNodeByName)
-    monkeypatch.setattr(slicer, "util", util, raising=False)
-    monkeypatch.setattr(slicer, "mrmlScene", mrml.scene, raising=False)
-    monkeypatch.setattr(predictor, "Predictor", lambda: StandInPredictor(radius=5.0))
-    monkeypatch.setitem(sys.modules, "SAMUSegment", types.ModuleType("SAMUSegment"))
-    return {"expectedVolume": volume}
+    runtime.close()
+    runtime.usePredictor(StandInPredictor(radius=5.0))
+    yield {"expectedVolume": volume}
+    runtime.close()
 
 
 def test_the_snippets_do_what_they_say(console, mrml, capsys):
