@@ -25,10 +25,9 @@ def console(mrml, monkeypatch):
     markups = mrml.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "F")
     for point in ((8.0, 10.0, 10.0), (30.0, 34.0, 25.0)):
         markups.AddControlPointWorld(point)
-    runtime.close()
-    runtime.usePredictor(StandInPredictor(radius=5.0))
-    yield {"expectedVolume": volume}
-    runtime.close()
+    predictor = StandInPredictor(radius=5.0)
+    monkeypatch.setattr(runtime, "sharedPredictor", lambda: predictor)
+    return {"expectedVolume": volume}
 
 
 def test_the_snippets_do_what_they_say(console, mrml, capsys):
