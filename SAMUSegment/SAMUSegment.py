@@ -114,7 +114,11 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = SAMUSegmentLogic()
         self.session = PanelSession(
-            slicer.mrmlScene, runtime.sharedPredictor(), runtime.sharedWorker(), onChange=self.showState
+            slicer.mrmlScene,
+            runtime.sharedPredictor(),
+            runtime.sharedWorker(),
+            runtime.sharedDependencies(),
+            onChange=self.showState,
         )
         self.pump = Pump(self.session.tick, self.onFailure)
         self.connectWidgets()

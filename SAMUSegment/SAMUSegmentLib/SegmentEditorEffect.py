@@ -117,6 +117,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def updateGUIFromMRML(self) -> None:
         """The editor's node changed: options, segmentation or source volume."""
+        if self.scriptedEffect.parameterSetNode() is None:
+            return
         options = self._options()
         if self.session is not None:
             self.session.selectionChanged()
@@ -198,6 +200,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             engine,
             runtime.sharedPredictor(),
             runtime.sharedWorker(),
+            runtime.sharedDependencies(),
             onChange=self.showState,
         )
 

@@ -6,6 +6,7 @@ import atexit
 from typing import Any
 
 from samu_core.predictor import Predictor
+from SAMUSegmentLib.dependencies import Dependencies
 from SAMUSegmentLib.worker import InferenceWorker
 
 _shared: dict[str, Any] = {}
@@ -27,15 +28,28 @@ def sharedWorker() -> InferenceWorker:
     return _shared["worker"]
 
 
-def usePredictor(predictor: Any) -> None:
-    """Let another predictor take the place of the shared one (self-tests in a Slicer without torch)."""
-    _shared["predictor"] = predictor
+def sharedDependencies() -> Dependencies:
+    """Says whether PyTorch is there."""
+    if "dependencies" not in _shared:
+        _shared["dependencies"] = Dependencies()
+    return _shared["dependencies"]
+
+
+def use(predictor: Any | None = None, dependencies: Dependencies | None = None) -> None:
+    """Let others take the place of the shared ones, for sessions that begin afterwards.
+
+    Self-tests need that in a Slicer without torch. None: the real one.
+    """
+    for name, stand in (("predictor", predictor), ("dependencies", dependencies)):
+        _shared.pop(name, None)
+        if stand is not None:
+            _shared[name] = stand
 
 
 def close() -> None:
     """Stop the thread and forget the network; the next use begins anew."""
     worker = _shared.pop("worker", None)
-    _shared.pop("predictor", None)
+    _shared.clear()
     if worker is not None:
         atexit.unregister(worker.close)
         worker.close(timeoutSeconds=1.0)

@@ -88,7 +88,8 @@ class PanelSession:
     def parametersChanged(self) -> None:
         """Something in the parameter node is different: heed it."""
         parameters = self.parameters
-        if parameters is None:
+        # While a scene is loaded the points of its list are not there yet: they would pass for new clicks.
+        if parameters is None or self._scene.IsImporting():
             return
         self.clicks.use(parameters.clicks)
         self.controller.setOptions(
@@ -159,6 +160,14 @@ class PanelSession:
         if self._ready.ready:
             self.controller.say(statustexts.READY)
         self._onChange()
+
+    def use(self, predictor: Any, dependencies: Dependencies) -> tuple:
+        """Work with another predictor, as self-tests do; returns what was used before."""
+        before = self.logic.predictor, self._dependencies
+        self.controller.cancel()
+        self.logic.predictor, self._dependencies = predictor, dependencies
+        self.checkDependencies()
+        return before
 
     def close(self) -> None:
         """The panel is gone."""

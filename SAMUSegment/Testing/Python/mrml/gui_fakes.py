@@ -198,8 +198,8 @@ class FakeEditor:
 
     NotConfirmed, ConfirmedWithoutDialog, ConfirmedWithDialog = 0, 1, 2
 
-    def __init__(self, mrml, segmentationNode, volumeNode):
-        self.node = mrml.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    def __init__(self, mrml, segmentationNode, volumeNode, node=None):
+        self.node = node or mrml.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
         self.node.SetOverwriteMode(self.node.OverwriteNone)
         self.node.SetAndObserveSegmentationNode(segmentationNode)
         self.node.SetAndObserveSourceVolumeNode(volumeNode)
@@ -290,6 +290,9 @@ class AbstractScriptedSegmentEditorEffect:
 
     def xyToRas(self, xy, _viewWidget):
         return [float(xy[0]), float(xy[1]), self.slice]
+
+    def rasToXy(self, ras, _viewWidget):
+        return [int(ras[0]), int(ras[1])]
 
 
 def module(name, **contents):

@@ -24,16 +24,23 @@ def uiWidgets():
     return found
 
 
+STORED: dict = {}
+
+
 class FakeParameterWrapper:
     """What slicer.parameterNodeWrapper makes of a class: typed attributes that tell of their changes."""
 
     def __init__(self, parameterNode):
         self.__dict__.update(parameterNode=parameterNode, _observers={}, connected=None)
-        self.__dict__["values"] = {name: getattr(type(self), name, None) for name in self.allParameters}
+        defaults = {name: getattr(type(self), name, None) for name in self.allParameters}
+        # Kept with the node, as the real one does, but not in it.
+        self.__dict__["values"] = STORED.setdefault(parameterNode, defaults)
 
     def __getattribute__(self, name):
         if name != "allParameters" and name in type(self).allParameters:
-            return object.__getattribute__(self, "values")[name]
+            value = object.__getattribute__(self, "values")[name]
+            # A reference to a node that was removed is none.
+            return None if isinstance(value, slicer.vtkMRMLNode) and value.GetScene() is None else value
         return object.__getattribute__(self, name)
 
     def __setattr__(self, name, value):
@@ -166,6 +173,7 @@ def install(monkeypatch, mrml):
     """gui_fakes.install, and what else SAMUSegment.py imports. Returns the fakes."""
     fakes = gui_fakes.install(monkeypatch, mrml)
     fakes.signals = {}
+    STORED.clear()
 
     def loadUI(path):
         assert path == str(UI_FILE)

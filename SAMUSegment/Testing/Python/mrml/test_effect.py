@@ -31,7 +31,7 @@ class Site:
 
         runtime.close()
         self.runtime, self.predictor = runtime, StandInPredictor(radius=8.0)
-        runtime.usePredictor(self.predictor)
+        runtime.use(self.predictor)
         self.effect = SegmentEditorEffect(self.editor)
         self.effect.setMRMLDefaults()
         self.effect.setupOptionsFrame()

@@ -36,7 +36,7 @@ class Panel:
         runtime.close()
         self.runtime, self.predictor = runtime, StandInPredictor(radius=8.0)
         self.predictor.warm_up = lambda: 0.0
-        runtime.usePredictor(self.predictor)
+        runtime.use(self.predictor)
         parent = types.SimpleNamespace(layout=panel_fakes.Layout(), isEntered=True)
         self.widget = self.module.SAMUSegmentWidget(parent)
         self.widget.setup()
@@ -207,6 +207,33 @@ def test_a_scene_closed_during_the_inference(panel):
     panel.ui.placeButton.checked = False
     panel.place(B)
     panel.assertBalls(B)
+
+
+def test_a_scene_that_is_loaded_goes_on_where_it_was(panel, tmp_path):
+    """Complaint about the peers: cannot continue a saved segmentation."""
+    panel.place(A)
+    panel.place(B)
+    clicks, path = panel.parameters.clicks, tmp_path / "clicks.mrk.json"
+    clicks.AddDefaultStorageNode()
+    storage = clicks.GetStorageNode()
+    storage.SetFileName(str(path))
+    assert storage.WriteData(clicks)
+    after, calls = segmentationState(panel.segmentation), panel.predictor.calls
+    scene = panel.mrml.scene
+    scene.StartState(scene.ImportState)
+    loaded = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    panel.parameters.clicks = loaded
+    loaded.AddDefaultStorageNode()
+    loaded.GetStorageNode().SetFileName(str(path))
+    assert loaded.GetStorageNode().ReadData(loaded) and loaded.GetNumberOfControlPoints() == 2
+    scene.EndState(scene.ImportState)
+    panel.finish()
+    assert panel.predictor.calls == calls and segmentationState(panel.segmentation) == after
+    loaded.SetNthControlPointPositionWorld(1, *C)
+    panel.finish()
+    panel.assertBalls(A, B, C)
+    panel.place((30.0, 12.0, 14.0))
+    panel.assertBalls(A, B, C, (30.0, 12.0, 14.0))
 
 
 def test_place_mode_that_ends_elsewhere_releases_the_button(panel):
