@@ -25,6 +25,12 @@ from slicer.util import VTKObservationMixin
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("SAMUSegmentLib", "samu_core")
+# Public sample volumes of Slicer: name, file, SHA256 (which is their address, too).
+SAMPLES_URL = "https://github.com/Slicer/SlicerTestingData/releases/download/SHA256/"
+SAMPLES = (
+    ("CTChest", "CT-chest.nrrd", "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"),
+    ("MRHead", "MR-head.nrrd", "cc211f0dfd9a05ca3841ce1141b292898b2dd2d3f08286affadf823a7e58df93"),
+)
 
 
 def addCoreToPath():
@@ -40,6 +46,22 @@ def registerEffect():
     from SAMUSegmentLib import registration
 
     registration.registerEffect()
+
+
+def registerSampleData():
+    """Offer volumes to try the module on in the module Sample Data; nothing is downloaded by that."""
+    import SampleData
+
+    for name, fileName, checksum in SAMPLES:
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="SAMUSegment",
+            sampleName=f"SAMUSegment{name}",
+            thumbnailFileName=str(HERE / "Resources" / "Icons" / "SAMUSegment.png"),
+            uris=SAMPLES_URL + checksum,
+            fileNames=fileName,
+            checksums=f"SHA256:{checksum}",
+            nodeNames=name,
+        )
 
 
 class SAMUSegment(ScriptedLoadableModule):
@@ -62,6 +84,7 @@ class SAMUSegment(ScriptedLoadableModule):
             "openly licensed and synthetic data."
         )
         slicer.app.connect("startupCompleted()", registerEffect)
+        slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 class SAMUSegmentLogic(ScriptedLoadableModuleLogic):

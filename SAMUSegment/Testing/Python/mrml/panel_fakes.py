@@ -201,7 +201,9 @@ def install(monkeypatch, mrml):
     )
     for fake in (base, translations, wrapper):
         monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    app = types.SimpleNamespace(connect=lambda signal, slot: fakes.signals.setdefault(signal, slot))
+    app = types.SimpleNamespace(
+        connect=lambda signal, slot: fakes.signals.setdefault(signal, []).append(slot)
+    )
     monkeypatch.setattr(slicer, "app", app, raising=False)
     place = types.SimpleNamespace(ForcePlaceMultipleMarkups=3)
     monkeypatch.setattr(slicer, "qSlicerMarkupsPlaceWidget", place, raising=False)

@@ -310,7 +310,21 @@ def test_description_of_the_module(panel):
     parent = types.SimpleNamespace()
     panel.module.SAMUSegment(parent)
     assert "one-click 3D segmentation" in parent.title and parent.categories == ["Segmentation"]
-    assert "startupCompleted()" in panel.fakes.signals and "medical device" in parent.helpText
+    assert "medical device" in parent.helpText
+    waiting = panel.fakes.signals["startupCompleted()"]
+    assert waiting == [panel.module.registerEffect, panel.module.registerSampleData]
+
+
+def test_sample_data_come_with_their_checksums(panel, monkeypatch):
+    offered = []
+    logic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: offered.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=logic))
+    panel.module.registerSampleData()
+    assert len(offered) == 2 and len({source["sampleName"] for source in offered}) == 2
+    for source in offered:
+        kind, checksum = source["checksums"].split(":")
+        assert kind == "SHA256" and len(bytes.fromhex(checksum)) == 32
+        assert source["uris"].endswith("/SHA256/" + checksum) and source["fileNames"].endswith(".nrrd")
 
 
 def test_the_self_test_and_the_entry_for_scripts(panel):
