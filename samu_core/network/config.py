@@ -25,6 +25,8 @@ class SAMUConfig:
         attention: "all" is SAMU; "bottom", "none" and "skips" are the paper's Baselines 2, 1 and 3 (Table 2).
         prompt: "content" adds the image feature at the click to the point token; "position" is the
             paper-literal prompt.
+        similarity: every decoder level sees how alike each voxel's intensity is to the clicked one's
+            (`SimilarityMaps`); only with content.
         normalisation: "batch" (folds into the convolution at inference) or "group".
     """
 
@@ -37,6 +39,7 @@ class SAMUConfig:
     attention: str = "all"
     prompt: str = "content"
     normalisation: str = "batch"
+    similarity: bool = True
 
     def __post_init__(self) -> None:
         for name in ("channels", "encoder_convs", "decoder_convs", "concatenated_levels"):
@@ -54,6 +57,11 @@ class SAMUConfig:
                 f"{levels} channel counts need {levels} encoder_convs and {levels - 1} decoder_convs, "
                 f"not {len(self.encoder_convs)} and {len(self.decoder_convs)}."
             )
+
+    @property
+    def uses_similarity(self) -> bool:
+        """Whether the decoder is given similarity maps: they are content, which the paper's prompt lacks."""
+        return self.similarity and self.prompt == "content" and self.attention != "none"
 
     @property
     def stride(self) -> int:

@@ -8,6 +8,7 @@ from torch import nn
 from samu_core.network.blocks import UpBlock, conv_stack
 from samu_core.network.config import SAMUConfig
 from samu_core.network.prompt_attention import PromptAttention, PromptEncoder
+from samu_core.network.similarity import SimilarityMaps
 from samu_core.prompt import PointPrompt
 
 
@@ -23,13 +24,13 @@ class Encoder(nn.Module):
         )
 
     def forward(self, patch: torch.Tensor) -> list[torch.Tensor]:
-        features = []
+        features, image = [], patch
         for level, stack in enumerate(self.levels):
             if level:
                 patch = nn.functional.max_pool3d(patch, 2)
             patch = stack(patch)
             features.append(patch)
-        return features
+        return [*features, image]
 
 
 class DecoderLevel(nn.Module):
@@ -47,8 +48,12 @@ class DecoderLevel(nn.Module):
             config.normalisation,
         )
 
-    def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, below: torch.Tensor, skip: torch.Tensor, similarity: torch.Tensor | None
+    ) -> torch.Tensor:
         up = self.up(below)
+        if similarity is not None:
+            up = up + similarity
         return self.convs(torch.cat([up, skip], dim=1) if self.concatenate else up + skip)
 
 
@@ -64,6 +69,7 @@ class Decoder(nn.Module):
         self.attention = _attentions(config, places[config.attention])
         self.skip_attention = _attentions(config, range(bottom) if config.attention == "skips" else [])
         self.prompt_encoder = PromptEncoder(config.embedding) if config.attention != "none" else None
+        self.similarity = SimilarityMaps(config.channels[:bottom]) if config.uses_similarity else None
         self.head = nn.Conv3d(config.channels[0], 1, 1)
         self.auxiliary_head = nn.Conv3d(config.channels[config.auxiliary_level], 1, 1)
 
@@ -72,12 +78,14 @@ class Decoder(nn.Module):
         if self.prompt_encoder is not None:
             with torch.autocast(prompt.position.device.type, enabled=False):
                 encoded = self.prompt_encoder(prompt)
+        *features, patch = features
         bottom = len(features) - 1
+        similarity = [None] * bottom if self.similarity is None else self.similarity(patch, prompt)
         current = _attend(self.attention, bottom, features[bottom], encoded, prompt)
         auxiliary = None
         for level in reversed(range(bottom)):
             skip = _attend(self.skip_attention, level, features[level], encoded, prompt)
-            current = self.levels[level](current, skip)
+            current = self.levels[level](current, skip, similarity[level])
             current = _attend(self.attention, level, current, encoded, prompt)
             if level == self.auxiliary_level:
                 auxiliary = self.auxiliary_head(current)
@@ -111,7 +119,8 @@ class SAMU(nn.Module):
         self.decoder = Decoder(self.config)
 
     def encode(self, patch: torch.Tensor) -> list[torch.Tensor]:
-        """Image features from the full resolution to the bottleneck, six tensors (B, C_n, D_n, H_n, W_n).
+        """Image features from the full resolution to the bottleneck, six tensors (B, C_n, D_n, H_n, W_n), and
+        the patch itself, which the decoder compares with the click.
 
         Raises:
             ValueError: the patch is not (B, 1, D, H, W) with edges that are multiples of `config.stride`.

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, help="folder with manifest.csv, vol/ and labelmaps/; packed on first use"
     )
     parser.add_argument("--pack", type=Path, help="folder of the packed data (default: OUT/../pack)")
+    parser.add_argument(
+        "--initial", type=Path, help="checkpoint of another run whose weights a new run begins with"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
         "--minutes", type=float, help="stop after so many minutes of this call, to go on later"
@@ -65,6 +68,9 @@ def run(args: argparse.Namespace) -> int:
     if checkpoint.is_file():
         trainer.load(checkpoint)
         logging.info("going on at step %d, %.1f minutes", trainer.step, trainer.seconds / 60)
+    elif args.initial is not None:
+        fresh = trainer.start_from(args.initial)
+        logging.info("begun with the weights of %s; new: %s", args.initial, ", ".join(fresh) or "nothing")
     done = trainer.run(None if args.minutes is None else 60 * args.minutes)
     return 0 if done else 3
 

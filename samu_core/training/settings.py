@@ -50,6 +50,7 @@ class TrainingSettings:
     decay_share: float = 0.25
     freeze_norm_share: float = 0.12
     hard_from_share: float = 0.4
+    hardest: float = 1.0
     clip: float = 2.0
     ema: float = 0.998
     output_bias: float = -2.0

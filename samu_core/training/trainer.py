@@ -117,7 +117,8 @@ class Trainer:
     def train_step(self, batch: Batch) -> tuple[float, float]:
         """One optimiser step. Returns the loss and the mean Dice of the batch."""
         settings = self.settings
-        self.difficulty[0] = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
+        difficulty = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
+        self.difficulty[0] = min(difficulty, settings.hardest)
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -223,3 +224,19 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds, self.step, self.samples = state["seconds"], state["step"], state["samples"]
+
+    def start_from(self, path: Path) -> list[str]:
+        """Take the averaged weights of another run to begin with; its clock and optimiser are left behind.
+
+        Returns:
+            Names of this network's parameters that the checkpoint lacks and that keep their initial values.
+
+        Raises:
+            RuntimeError: parameters of other shapes, or ones that this network has no place for.
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)["ema"]
+        missing = [name for name in self.network.state_dict() if name not in state]
+        complete = {**self.network.state_dict(), **state}
+        self.network.load_state_dict(complete)
+        self.ema.load_state_dict(complete)
+        return missing

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
 from samu_core.network.blocks import sample_at  # noqa: E402
 from samu_core.network.prompt_attention import PromptAttention, PromptEncoder, per_sample_conv  # noqa: E402
+from samu_core.network.similarity import WIDTHS, SimilarityMaps  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
 
 LEVELS = range(6)
@@ -38,11 +39,12 @@ def test_the_shipped_architecture_has_about_twelve_million_parameters():
 
 def test_logits_have_the_patch_shape_and_features_halve_from_level_to_level(patch):
     samu = network(**SMALL)
-    features = samu.encode(patch)
+    *features, image = samu.encode(patch)
+    assert image is patch
     assert [tuple(level.shape[2:]) for level in features] == [
         (64 >> level, 32 >> level, 32 >> level) for level in LEVELS
     ]
-    logits, auxiliary = samu.decode_with_auxiliary(features, prompt(0.5, 0.5, 0.5))
+    logits, auxiliary = samu.decode_with_auxiliary([*features, image], prompt(0.5, 0.5, 0.5))
     assert logits.shape == patch.shape
     assert auxiliary.shape[2:] == (16, 8, 8)
 
@@ -142,6 +144,43 @@ def test_folded_attention_equals_textbook_attention():
     read = torch.einsum("bhnt,bthw->bnhw", weights, value).flatten(2)
     expected = features + attention.out(read).transpose(1, 2).reshape(features.shape)
     torch.testing.assert_close(attention(features, encoded, where), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_similarity_maps_show_what_is_as_bright_as_the_click():
+    maps = SimilarityMaps((4, 8, 8))
+    patch = torch.zeros(1, 1, 16, 16, 16)
+    patch[..., 8:] = 0.3
+    found = maps.maps(patch, prompt(0.5, 0.5, 0.25))
+    assert [tuple(level.shape) for level in found] == [(1, 4, n, n, n) for n in (16, 8, 4)]
+    assert found[0][0, :, 8, 8, 3].tolist() == pytest.approx([1, 1, 1, 1])
+    expected = [math.exp(-0.5 * (0.3 / width) ** 2) for width in WIDTHS]
+    assert found[0][0, :, 8, 8, 12].tolist() == pytest.approx(expected, abs=1e-4)
+    assert [tuple(level.shape) for level in maps(patch, prompt(0.5, 0.5, 0.25))] == [
+        (1, count, n, n, n) for count, n in ((4, 16), (8, 8), (8, 4))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "present"),
+    [
+        ({}, True),
+        ({"prompt": "position"}, False),
+        ({"attention": "none"}, False),
+        ({"similarity": False}, False),
+    ],
+)
+def test_only_a_prompt_with_content_brings_similarity_maps(settings, present):
+    assert (network(**SMALL, **settings).decoder.similarity is not None) is present
+
+
+def test_similarity_reaches_the_mask_once_it_is_learnt(patch):
+    samu = network(**SMALL).train()
+    where = prompt(0.4, 0.5, 0.6)
+    with torch.no_grad():
+        before = samu(patch, where)
+        for layer in samu.decoder.similarity.to_level:
+            torch.nn.init.normal_(layer.weight)
+        assert (samu(patch, where) - before).abs().max() > 1e-3
 
 
 def test_span_keeps_a_millimetre_the_same_in_crops_of_the_field_of_view():

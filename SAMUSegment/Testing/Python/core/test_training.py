@@ -114,6 +114,17 @@ def test_a_stopped_run_goes_on_where_it_was(settings, sources, tmp_path, batch):
     assert second.train_step(batch)[0] == pytest.approx(first.train_step(batch)[0], rel=1e-4)
 
 
+def test_a_run_can_begin_with_the_weights_of_a_smaller_network(settings, sources, trainer, tmp_path):
+    plain = {**TINY, "network": {**TINY["network"], "similarity": False}}
+    older = Trainer(TrainingSettings.from_dict(plain), sources, tmp_path)
+    torch.nn.init.constant_(older.ema.decoder.head.bias, 1.25)
+    older.save(tmp_path / "older.pt")
+    fresh = trainer.start_from(tmp_path / "older.pt")
+    assert trainer.network.decoder.head.bias.item() == 1.25
+    assert fresh and all(name.startswith("decoder.similarity.") for name in fresh)
+    assert trainer.step == 0 and trainer.seconds == 0
+
+
 def test_phases_end_by_time_and_leave_their_checkpoints(sources, tmp_path):
     quick = {**TINY, "phases": [{**phase, "minutes": 0.01} for phase in TINY["phases"]]}
     trainer = Trainer(TrainingSettings.from_dict(quick), sources, tmp_path)
