@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pack", type=Path, help="folder of the packed data (default: OUT/../pack)")
     parser.add_argument(
-        "--initial", type=Path, help="checkpoint of another run whose weights a new run begins with"
+        "--initial", type=Path, help="checkpoint or weights file whose weights a new run begins with"
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(

@@ -18,6 +18,7 @@ from samu_core.prompt import PointPrompt
 from samu_core.training.losses import samu_loss
 from samu_core.training.settings import TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
+from samu_core.weights import load_network
 
 LOGGER = logging.getLogger(__name__)
 LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "rate", "samples_per_second")
@@ -226,15 +227,16 @@ class Trainer:
         self.seconds, self.step, self.samples = state["seconds"], state["step"], state["samples"]
 
     def start_from(self, path: Path) -> list[str]:
-        """Take the averaged weights of another run to begin with; its clock and optimiser are left behind.
+        """Take the (averaged) weights of another run, or of a weights file, to begin with.
 
         Returns:
-            Names of this network's parameters that the checkpoint lacks and that keep their initial values.
+            Names of this network's parameters that the file lacks and that keep their initial values.
 
         Raises:
+            WeightsError: no file of weights.
             RuntimeError: parameters of other shapes, or ones that this network has no place for.
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)["ema"]
+        state = load_network(path).state_dict()
         missing = [name for name in self.network.state_dict() if name not in state]
         complete = {**self.network.state_dict(), **state}
         self.network.load_state_dict(complete)
