@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "samu-weights", 1
 BUNDLED_NAME = "samu.npz"
-BUNDLED_SHA256 = ""
+BUNDLED_SHA256 = "2ed4c17cb4e721dcd6f23f7eb420d7f1f8b70d8df3ecb2271298123dfe2278fd"
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
 

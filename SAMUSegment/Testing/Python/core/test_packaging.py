@@ -121,7 +121,7 @@ def test_every_file_of_the_module_is_listed():
     assert module.get("WITH_GENERIC_TESTS") and "WITH_SUBDIR" not in module
     scripts = {name for name in files if name.endswith(".py") and not name.startswith("Testing/")}
     assert_same(module["SCRIPTS"], scripts)
-    resources = {name for name in files if name.startswith("Resources/")} - {"Resources/Models/.gitkeep"}
+    resources = {name for name in files if name.startswith("Resources/")}
     assert_same(module["RESOURCES"], resources | TRAINED)
 
 
