@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
+
+from training_ranks import TINY, rank_main  # noqa: E402
 
 from samu_core import weights  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
@@ -19,28 +20,6 @@ from samu_core.training.normalisation import remeasure_statistics  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
 from samu_core.training.stream import BatchStream, load_sources  # noqa: E402
 from samu_core.training.trainer import Trainer  # noqa: E402
-
-TINY = {
-    "shapes": 2,
-    "shape_size": 40,
-    "workers": 0,
-    "warm_up_steps": 5,
-    "network": {"channels": [8, 8, 8, 8, 8, 8], "embedding": 16},
-    "phases": [
-        {
-            "minutes": 60,
-            "real": 0,
-            "labelmaps": 0,
-            "crops": [{"size": 32, "spacing": [1.5, 3.0], "batch": 4}],
-        },
-        {
-            "minutes": 20,
-            "real": 0,
-            "labelmaps": 0,
-            "crops": [{"size": 32, "spacing": [1.5, 1.5], "batch": 4}],
-        },
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -198,19 +177,6 @@ def test_real_data_must_be_there_when_asked_for(tmp_path):
     wants = {**TINY, "phases": [{**TINY["phases"][0], "real": 0.5}]}
     with pytest.raises(SamuError, match="--data"):
         load_sources(tmp_path, TrainingSettings.from_dict(wants))
-
-
-def rank_main(rank: int, folder: str) -> None:
-    """One of two ranks: a few steps on its own samples, then its weights and clock to a file."""
-    import os
-
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517", GLOO_SOCKET_IFNAME="lo")
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    settings = TrainingSettings.from_dict(TINY)
-    trainer = Trainer(settings, load_sources(None, settings), Path(folder) / "run")
-    trainer.run(stop_after=3.0)
-    torch.save([trainer.network.state_dict(), trainer.seconds, trainer.step], Path(folder) / f"rank{rank}.pt")
 
 
 def test_ranks_take_the_same_steps_and_end_with_the_same_weights(tmp_path):
