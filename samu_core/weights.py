@@ -80,6 +80,8 @@ def load_network(path: str | os.PathLike | None = None, map_location="cpu") -> S
         config, state = _read_archive(path, expected)
     try:
         network = SAMU(SAMUConfig.from_dict(config))
+        # The first weights call the maps of the click so.
+        state = {name.replace("decoder.similarity.", "decoder.click_maps."): state[name] for name in state}
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -8,6 +8,8 @@ from typing import Any
 ATTENTION_PLACES = ("all", "bottom", "none", "skips")
 PROMPT_CONTENTS = ("content", "position")
 NORMALISATIONS = ("batch", "group")
+CLICK_MAPS = ("full", "similarity", "none")
+PLACES = ("radial", "axial")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class SAMUConfig:
         attention: "all" is SAMU; "bottom", "none" and "skips" are the paper's Baselines 2, 1 and 3 (Table 2).
         prompt: "content" adds the image feature at the click to the point token; "position" is the
             paper-literal prompt.
-        similarity: every decoder level sees how alike each voxel's intensity is to the clicked one's
-            (`SimilarityMaps`); only with content.
+        maps: what every decoder level is shown of each voxel's relation to the click (`ClickMaps`): "full" is
+            likeness of intensity and nearness, "similarity" likeness alone; only with content.
+        place: how attention knows where a voxel lies relative to the click: "radial" by its nearness, "axial"
+            by Fourier features per axis, which the first weights have.
         normalisation: "batch" (folds into the convolution at inference) or "group".
     """
 
@@ -39,7 +43,8 @@ class SAMUConfig:
     attention: str = "all"
     prompt: str = "content"
     normalisation: str = "batch"
-    similarity: bool = True
+    maps: str = "full"
+    place: str = "radial"
 
     def __post_init__(self) -> None:
         for name in ("channels", "encoder_convs", "decoder_convs", "concatenated_levels"):
@@ -48,6 +53,8 @@ class SAMUConfig:
             (self.attention, ATTENTION_PLACES, "attention"),
             (self.prompt, PROMPT_CONTENTS, "prompt"),
             (self.normalisation, NORMALISATIONS, "normalisation"),
+            (self.maps, CLICK_MAPS, "maps"),
+            (self.place, PLACES, "place"),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
@@ -59,9 +66,9 @@ class SAMUConfig:
             )
 
     @property
-    def uses_similarity(self) -> bool:
-        """Whether the decoder is given similarity maps: they are content, which the paper's prompt lacks."""
-        return self.similarity and self.prompt == "content" and self.attention != "none"
+    def uses_maps(self) -> bool:
+        """Whether the decoder is given maps of the click: they are content, which the paper's prompt lacks."""
+        return self.maps != "none" and self.prompt == "content" and self.attention != "none"
 
     @property
     def stride(self) -> int:
@@ -77,6 +84,9 @@ class SAMUConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SAMUConfig:
         """The inverse of `to_dict`. Raises ValueError for a key this version does not know."""
+        values = dict(values)
+        if "similarity" in values:  # the first weights, from before `maps` and `place`
+            values.update(maps="similarity" if values.pop("similarity") else "none", place="axial")
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

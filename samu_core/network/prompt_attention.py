@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from samu_core.network.blocks import sample_at
+from samu_core.network.click_maps import nearness, outer
 from samu_core.prompt import PointPrompt
 
+PLACE_RADIUS = 5 / 32  # fields of view (30 mm): the standard deviation of nearness as attention knows it
+# Of place="axial", which the first weights have:
 RELATIVE_FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # cycles per field of view
-# Fields of view. The squared distance in this unit joins the Fourier features: it is the one place term
-# whose sum over the axes is round. Without it gates are crosses, and masks in even tissue spread along the
-# axes.
-DISTANCE_UNIT = 0.15
+DISTANCE_UNIT = 0.15  # fields of view
 CHANNELS_PER_HEAD = 32
 
 
@@ -42,7 +42,8 @@ class PromptEncoder(nn.Module):
 class PromptAttention(nn.Module):
     """Cross-attention from the voxels of one decoder level to the two prompt tokens.
 
-    Queries are the voxels' features with an axial encoding of their place relative to the click;
+    Queries are the voxels' features and how near they are to the click (a Gaussian of the distance: terms per
+    axis make gates into crosses, and masks in even tissue spread along the axes);
     keys and values are the prompt tokens, brought to the level's channel count by a 1D convolution. With
     `content`, the image feature at the click joins the point token, so that a voxel is compared with what
     was clicked.
@@ -52,8 +53,9 @@ class PromptAttention(nn.Module):
     a fraction of the time and memory.
     """
 
-    def __init__(self, channels: int, embedding: int, content: bool) -> None:
+    def __init__(self, channels: int, embedding: int, content: bool, place: str = "radial") -> None:
         super().__init__()
+        self.radial = place == "radial"
         self.heads = max(2, channels // CHANNELS_PER_HEAD)
         self.width = channels // self.heads
         self.to_level = nn.Conv1d(embedding, channels, 1)
@@ -68,8 +70,8 @@ class PromptAttention(nn.Module):
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
-        features = 2 * len(RELATIVE_FREQUENCIES) + 1
-        self.place_query = nn.Linear(3 * features, channels, bias=False)
+        features = 1 if self.radial else 3 * (2 * len(RELATIVE_FREQUENCIES) + 1)
+        self.place_query = nn.Linear(features, channels, bias=False)
         self.register_buffer("relative_frequencies", torch.tensor(RELATIVE_FREQUENCIES), persistent=False)
         self._start_attentive()
 
@@ -106,9 +108,9 @@ class PromptAttention(nn.Module):
         """What the two tokens make of this level: gates and their effects.
 
         Returns:
-            slope (B, heads, C) and per-axis biases, three (B, heads, n): a head's gate for a voxel is
-            sigmoid(slope . feature + bias_k + bias_j + bias_i); step (B, C, heads) is added times the gate
-            and base (B, C) always.
+            slope (B, heads, C), constant (B, heads) and place (B, heads, place features): a head's gate for a
+            voxel is sigmoid(slope . feature + constant + place . place features of the voxel);
+            step (B, C, heads) is added times the gate and base (B, C) always.
         """
         tokens = self.tokens(features, encoded, prompt)
         batch = tokens.shape[0]
@@ -121,27 +123,33 @@ class PromptAttention(nn.Module):
         place = torch.einsum(
             "bhw,hwf->bhf", difference, self.place_query.weight.view(self.heads, self.width, -1)
         )
-        biases = [
-            torch.einsum("bnf,bhf->bhn", features_of_axis, place_of_axis)
-            for features_of_axis, place_of_axis in zip(
-                self.axial_places(features.shape[2:], prompt), place.chunk(3, dim=2)
-            )
-        ]
-        biases[0] = biases[0] + constant[..., None]
         out = self.out.weight.view(-1, self.heads, self.width)
         step = torch.einsum("bhw,chw->bch", value[:, 0] - value[:, 1], out)
         base = self.out(value[:, 1].flatten(1))
-        return slope, biases, step, base
+        return slope, constant, place, step, base
+
+    def place_bias(self, shape, constant, place, prompt: PointPrompt) -> torch.Tensor:
+        """What a voxel's place adds to the heads' scores, (B, heads, D, H, W), float32."""
+        if self.radial:
+            factors = nearness(shape, prompt, PLACE_RADIUS)
+            bias = outer(factors) * place[:, :, 0, None, None, None]
+            return bias + constant[:, :, None, None, None]
+        bias_k, bias_j, bias_i = (
+            torch.einsum("bnf,bhf->bhn", features_of_axis, place_of_axis)
+            for features_of_axis, place_of_axis in zip(
+                self.axial_places(shape, prompt), place.chunk(3, dim=2)
+            )
+        )
+        bias_k = bias_k + constant[..., None]
+        return bias_k[..., :, None, None] + bias_j[..., None, :, None] + bias_i[..., None, None, :]
 
     def forward(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
         """(B, C, D, H, W) -> the same shape: features plus what the voxels read from the prompt."""
         with torch.autocast(features.device.type, enabled=False):
-            slope, biases, step, base = self.folded(features, encoded, prompt)
+            slope, constant, place, step, base = self.folded(features, encoded, prompt)
+            bias = self.place_bias(features.shape[2:], constant, place, prompt)
         dtype = features.dtype
-        score = per_sample_conv(features, slope.to(dtype))
-        bias_k, bias_j, bias_i = biases
-        bias = bias_k[..., :, None, None] + bias_j[..., None, :, None] + bias_i[..., None, None, :]
-        gate = torch.sigmoid(score + bias.to(dtype))
+        gate = torch.sigmoid(per_sample_conv(features, slope.to(dtype)) + bias.to(dtype))
         return features + per_sample_conv(gate, step.to(dtype), base.to(dtype))
 
 

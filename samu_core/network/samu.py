@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from samu_core.network.blocks import UpBlock, conv_stack
+from samu_core.network.click_maps import ClickMaps, smooth
 from samu_core.network.config import SAMUConfig
 from samu_core.network.prompt_attention import PromptAttention, PromptEncoder
-from samu_core.network.similarity import SimilarityMaps
 from samu_core.prompt import PointPrompt
 
 
@@ -24,13 +24,13 @@ class Encoder(nn.Module):
         )
 
     def forward(self, patch: torch.Tensor) -> list[torch.Tensor]:
-        features, image = [], patch
+        features, smoothed = [], smooth(patch)
         for level, stack in enumerate(self.levels):
             if level:
                 patch = nn.functional.max_pool3d(patch, 2)
             patch = stack(patch)
             features.append(patch)
-        return [*features, image]
+        return [*features, smoothed]
 
 
 class DecoderLevel(nn.Module):
@@ -48,12 +48,10 @@ class DecoderLevel(nn.Module):
             config.normalisation,
         )
 
-    def forward(
-        self, below: torch.Tensor, skip: torch.Tensor, similarity: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(self, below: torch.Tensor, skip: torch.Tensor, click: torch.Tensor | None) -> torch.Tensor:
         up = self.up(below)
-        if similarity is not None:
-            up = up + similarity
+        if click is not None:
+            up = up + click
         return self.convs(torch.cat([up, skip], dim=1) if self.concatenate else up + skip)
 
 
@@ -69,7 +67,7 @@ class Decoder(nn.Module):
         self.attention = _attentions(config, places[config.attention])
         self.skip_attention = _attentions(config, range(bottom) if config.attention == "skips" else [])
         self.prompt_encoder = PromptEncoder(config.embedding) if config.attention != "none" else None
-        self.similarity = SimilarityMaps(config.channels[:bottom]) if config.uses_similarity else None
+        self.click_maps = ClickMaps(config.channels[:bottom], config.maps) if config.uses_maps else None
         self.head = nn.Conv3d(config.channels[0], 1, 1)
         self.auxiliary_head = nn.Conv3d(config.channels[config.auxiliary_level], 1, 1)
 
@@ -78,14 +76,14 @@ class Decoder(nn.Module):
         if self.prompt_encoder is not None:
             with torch.autocast(prompt.position.device.type, enabled=False):
                 encoded = self.prompt_encoder(prompt)
-        *features, patch = features
+        *features, smoothed = features
         bottom = len(features) - 1
-        similarity = [None] * bottom if self.similarity is None else self.similarity(patch, prompt)
+        maps = [None] * bottom if self.click_maps is None else self.click_maps(smoothed, prompt)
         current = _attend(self.attention, bottom, features[bottom], encoded, prompt)
         auxiliary = None
         for level in reversed(range(bottom)):
             skip = _attend(self.skip_attention, level, features[level], encoded, prompt)
-            current = self.levels[level](current, skip, similarity[level])
+            current = self.levels[level](current, skip, maps[level])
             current = _attend(self.attention, level, current, encoded, prompt)
             if level == self.auxiliary_level:
                 auxiliary = self.auxiliary_head(current)
@@ -95,7 +93,10 @@ class Decoder(nn.Module):
 def _attentions(config: SAMUConfig, levels) -> nn.ModuleDict:
     content = config.prompt == "content"
     return nn.ModuleDict(
-        {str(level): PromptAttention(config.channels[level], config.embedding, content) for level in levels}
+        {
+            str(level): PromptAttention(config.channels[level], config.embedding, content, config.place)
+            for level in levels
+        }
     )
 
 
@@ -120,7 +121,7 @@ class SAMU(nn.Module):
 
     def encode(self, patch: torch.Tensor) -> list[torch.Tensor]:
         """Image features from the full resolution to the bottleneck, six tensors (B, C_n, D_n, H_n, W_n), and
-        the patch itself, which the decoder compares with the click.
+        the smoothed patch, which the decoder compares with the click.
 
         Raises:
             ValueError: the patch is not (B, 1, D, H, W) with edges that are multiples of `config.stride`.

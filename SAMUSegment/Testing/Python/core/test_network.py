@@ -10,8 +10,22 @@ torch = pytest.importorskip("torch")
 
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
 from samu_core.network.blocks import sample_at  # noqa: E402
-from samu_core.network.prompt_attention import PromptAttention, PromptEncoder, per_sample_conv  # noqa: E402
-from samu_core.network.similarity import WIDTHS, SimilarityMaps  # noqa: E402
+from samu_core.network.click_maps import (  # noqa: E402
+    LOCAL_RANGE,
+    RADII,
+    WIDTHS,
+    ClickMaps,
+    local_spread,
+    nearness,
+    outer,
+    smooth,
+)
+from samu_core.network.prompt_attention import (  # noqa: E402
+    PLACE_RADIUS,
+    PromptAttention,
+    PromptEncoder,
+    per_sample_conv,
+)
 from samu_core.prompt import PointPrompt  # noqa: E402
 
 LEVELS = range(6)
@@ -39,12 +53,12 @@ def test_the_shipped_architecture_has_about_twelve_million_parameters():
 
 def test_logits_have_the_patch_shape_and_features_halve_from_level_to_level(patch):
     samu = network(**SMALL)
-    *features, image = samu.encode(patch)
-    assert image is patch
+    *features, smoothed = samu.encode(patch)
+    assert torch.equal(smoothed, smooth(patch))
     assert [tuple(level.shape[2:]) for level in features] == [
         (64 >> level, 32 >> level, 32 >> level) for level in LEVELS
     ]
-    logits, auxiliary = samu.decode_with_auxiliary([*features, image], prompt(0.5, 0.5, 0.5))
+    logits, auxiliary = samu.decode_with_auxiliary([*features, smoothed], prompt(0.5, 0.5, 0.5))
     assert logits.shape == patch.shape
     assert auxiliary.shape[2:] == (16, 8, 8)
 
@@ -131,9 +145,7 @@ def test_folded_attention_equals_textbook_attention():
     where = PointPrompt(torch.rand(2, 3), 0.5)
     encoded = encoder(where)
     tokens = attention.tokens(features, encoded, where)
-    places = attention.axial_places(features.shape[2:], where)
-    k, j, i = torch.meshgrid(torch.arange(3), torch.arange(4), torch.arange(5), indexing="ij")
-    place = torch.cat([axis[:, index.flatten()] for axis, index in zip(places, (k, j, i))], dim=2)
+    place = outer(nearness(features.shape[2:], where, PLACE_RADIUS)).flatten(2).transpose(1, 2)
     voxels = features.flatten(2).transpose(1, 2)
     query = attention.query(voxels) + attention.place_query(place)
     split = (2, -1, attention.heads, attention.width)
@@ -146,18 +158,37 @@ def test_folded_attention_equals_textbook_attention():
     torch.testing.assert_close(attention(features, encoded, where), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_similarity_maps_show_what_is_as_bright_as_the_click():
-    maps = SimilarityMaps((4, 8, 8))
+def test_likeness_maps_show_what_is_as_bright_as_the_click():
+    maps = ClickMaps((4, 8, 8))
     patch = torch.zeros(1, 1, 16, 16, 16)
     patch[..., 8:] = 0.3
-    found = maps.maps(patch, prompt(0.5, 0.5, 0.25))
-    assert [tuple(level.shape) for level in found] == [(1, 4, n, n, n) for n in (16, 8, 4)]
-    assert found[0][0, :, 8, 8, 3].tolist() == pytest.approx([1, 1, 1, 1])
+    where = prompt(0.5, 0.5, 0.25)
+    found = maps.maps(smooth(patch), where)
+    assert [tuple(level.shape) for level in found] == [(1, 8, n, n, n) for n in (16, 8, 4)]
+    assert found[0][0, :5, 8, 8, 3].tolist() == pytest.approx([1] * 5)
     expected = [math.exp(-0.5 * (0.3 / width) ** 2) for width in WIDTHS]
-    assert found[0][0, :, 8, 8, 12].tolist() == pytest.approx(expected, abs=1e-4)
-    assert [tuple(level.shape) for level in maps(patch, prompt(0.5, 0.5, 0.25))] == [
+    assert found[0][0, :3, 8, 8, 12].tolist() == pytest.approx(expected, abs=1e-4)
+    assert [tuple(level.shape) for level in maps(smooth(patch), where)] == [
         (1, count, n, n, n) for count, n in ((4, 16), (8, 8), (8, 4))
     ]
+
+
+def test_likeness_is_wider_where_the_image_is_noisy():
+    noise = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    at = prompt(0.5, 0.5, 0.5)
+    assert local_spread(smooth(0 * noise), at).item() == pytest.approx(LOCAL_RANGE[0])
+    quiet, loud = (local_spread(smooth(level * noise), at).item() for level in (0.3, 0.9))
+    assert loud == pytest.approx(3 * quiet, rel=1e-4)
+    assert local_spread(smooth(noise), prompt(0.0, 1.0, 0.5)).isfinite().all(), "a click at the very edge"
+
+
+def test_nearness_maps_are_round_and_one_at_the_click():
+    shape = torch.zeros(1, 1, 33, 33, 33)
+    found = ClickMaps((4,)).finest(shape, prompt(0.5, 0.5, 0.5))[0, 5:]
+    assert found[:, 16, 16, 16].tolist() == pytest.approx([1, 1, 1])
+    assert found[:, 16, 16, 21].tolist() == pytest.approx(found[:, 19, 12, 16].tolist())  # 5^2 = 3^2 + 4^2
+    expected = [math.exp(-0.5 * (5 / 33 / radius) ** 2) for radius in RADII]
+    assert found[:, 16, 16, 21].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -166,28 +197,27 @@ def test_similarity_maps_show_what_is_as_bright_as_the_click():
         ({}, True),
         ({"prompt": "position"}, False),
         ({"attention": "none"}, False),
-        ({"similarity": False}, False),
+        ({"maps": "none"}, False),
     ],
 )
-def test_only_a_prompt_with_content_brings_similarity_maps(settings, present):
-    assert (network(**SMALL, **settings).decoder.similarity is not None) is present
+def test_only_a_prompt_with_content_brings_maps_of_the_click(settings, present):
+    assert (network(**SMALL, **settings).decoder.click_maps is not None) is present
 
 
-def test_similarity_reaches_the_mask_once_it_is_learnt(patch):
+def test_maps_of_the_click_reach_the_mask(patch):
     samu = network(**SMALL).train()
     where = prompt(0.4, 0.5, 0.6)
     with torch.no_grad():
         before = samu(patch, where)
-        for layer in samu.decoder.similarity.to_level:
+        for layer in samu.decoder.click_maps.to_level:
             torch.nn.init.normal_(layer.weight)
         assert (samu(patch, where) - before).abs().max() > 1e-3
 
 
 def test_span_keeps_a_millimetre_the_same_in_crops_of_the_field_of_view():
     """Half the patch at the same spacing: the same places relative to the click are encoded the same."""
-    attention = PromptAttention(8, 16, content=False)
-    whole = attention.axial_places((64, 64, 64), prompt(0.5, 0.5, 0.5))
-    half = attention.axial_places((32, 32, 32), prompt(0.5, 0.5, 0.5, span=0.5))
+    whole = nearness((64, 64, 64), prompt(0.5, 0.5, 0.5), 0.1)
+    half = nearness((32, 32, 32), prompt(0.5, 0.5, 0.5, span=0.5), 0.1)
     for axis in range(3):
         torch.testing.assert_close(whole[axis][:, 16:48], half[axis])
 

@@ -94,13 +94,13 @@ def test_a_stopped_run_goes_on_where_it_was(settings, sources, tmp_path, batch):
 
 
 def test_a_run_can_begin_with_the_weights_of_a_smaller_network(settings, sources, trainer, tmp_path):
-    plain = {**TINY, "network": {**TINY["network"], "similarity": False}}
+    plain = {**TINY, "network": {**TINY["network"], "maps": "none"}}
     older = Trainer(TrainingSettings.from_dict(plain), sources, tmp_path)
     torch.nn.init.constant_(older.ema.decoder.head.bias, 1.25)
     older.save(tmp_path / "older.pt")
     fresh = trainer.start_from(tmp_path / "older.pt")
     assert trainer.network.decoder.head.bias.item() == 1.25
-    assert fresh and all(name.startswith("decoder.similarity.") for name in fresh)
+    assert fresh and all(name.startswith("decoder.click_maps.") for name in fresh)
     assert trainer.step == 0 and trainer.seconds == 0
 
 

@@ -1,0 +1,109 @@
+"""How every voxel relates to the click: alike in intensity (region growing's cue) and near, for the decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from samu_core.network.blocks import sample_at
+from samu_core.prompt import PointPrompt
+
+# Standard deviations of the patch. The finest is 10-15 HU in a CT patch with air and bone in it, where a
+# z-score leaves soft tissues a few hundredths apart.
+WIDTHS = (0.03, 0.1, 0.3)
+FIRST_WIDTHS = (0.03, 0.1, 0.3, 1.0)  # of maps="similarity"
+# Widths in units of the spread around the click, so that "alike" means beyond the noise, whatever its level.
+LOCAL_WIDTHS = (1.5, 4.0)
+LOCAL_REACH = 2  # voxels to each side: the spread is taken over 5^3
+LOCAL_RANGE = (0.02, 0.5)  # SD of the patch
+# Fields of view: 12, 30 and 75 mm of 192.
+RADII = (1 / 16, 5 / 32, 25 / 64)
+
+
+def smooth(patch: torch.Tensor) -> torch.Tensor:
+    """Mean over 3^3 voxels, (B, 1, D, H, W): what likeness is measured on. It does not depend on the click."""
+    return functional.avg_pool3d(patch, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def nearness(shape, prompt: PointPrompt, radius: float) -> list[torch.Tensor]:
+    """Gaussian of the distance to the click, as three factors (B, n), one per axis K, J, I.
+
+    Their outer product is the map: 1 at the click, `radius` is the standard deviation in fields of view.
+    """
+    factors = []
+    for axis, size in enumerate(shape):
+        index = (torch.arange(size, device=prompt.position.device, dtype=torch.float32) + 0.5) / size
+        offset = (index[None] - prompt.position[:, axis, None].float()) * prompt.span
+        factors.append(torch.exp(-0.5 * (offset / radius).square()))
+    return factors
+
+
+def outer(factors: list[torch.Tensor]) -> torch.Tensor:
+    """(B, 1, D, H, W), the outer product of three (B, n)."""
+    k, j, i = factors
+    return k[:, None, :, None, None] * j[:, None, None, :, None] * i[:, None, None, None, :]
+
+
+def local_spread(smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
+    """Standard deviation of the smoothed patch within LOCAL_REACH voxels of the click, (B,), LOCAL_RANGE."""
+    size = torch.tensor(smoothed.shape[2:], device=smoothed.device)
+    centre = (prompt.position.float() * size).long()
+    centre = torch.minimum(centre.clamp(min=0), size - 1)
+    steps = torch.arange(-LOCAL_REACH, LOCAL_REACH + 1, device=smoothed.device)
+    # (B, 5) per axis; at the border voxels are counted twice rather than windows made smaller.
+    k, j, i = (
+        torch.minimum((centre[:, axis, None] + steps).clamp(min=0), size[axis] - 1) for axis in range(3)
+    )
+    batch = torch.arange(len(smoothed), device=smoothed.device)[:, None, None, None]
+    window = smoothed[batch, 0, k[:, :, None, None], j[:, None, :, None], i[:, None, None, :]]
+    return window.float().flatten(1).std(dim=1).clamp(*LOCAL_RANGE)
+
+
+class ClickMaps(nn.Module):
+    """Maps of the click for the decoder levels, each brought to the level's channels by a 1x1x1 convolution.
+
+    They depend on the click and enter in the decoder only, so the encoder's features stay cacheable.
+
+    Args:
+        channels: of the decoder levels, finest first.
+        kind: "full": Gaussian likeness of the smoothed intensity to the clicked one in WIDTHS and
+            LOCAL_WIDTHS, and nearness in RADII; "similarity": likeness in FIRST_WIDTHS alone.
+    """
+
+    def __init__(self, channels: tuple[int, ...], kind: str = "full") -> None:
+        super().__init__()
+        self.kind = kind
+        count = len(FIRST_WIDTHS) if kind == "similarity" else len(WIDTHS) + len(LOCAL_WIDTHS) + len(RADII)
+        self.to_level = nn.ModuleList(nn.Conv3d(count, width, 1) for width in channels)
+
+    def finest(self, smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
+        """The maps at the patch's resolution, (B, 8, D, H, W) in 0...1 (4 of them for "similarity")."""
+        clicked = sample_at(smoothed, prompt.position)[:, :, None, None, None]
+        difference = (smoothed - clicked).square()
+        widths = [torch.full_like(clicked, width) for width in WIDTHS]
+        if self.kind == "similarity":
+            widths = [torch.full_like(clicked, width) for width in FIRST_WIDTHS]
+        else:
+            spread = local_spread(smoothed, prompt).to(clicked.dtype).view_as(clicked)
+            widths += [factor * spread for factor in LOCAL_WIDTHS]
+        maps = [torch.exp(difference * (-0.5 / width.square())) for width in widths]
+        if self.kind != "similarity":
+            shape = smoothed.shape[2:]
+            maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
+        return torch.cat(maps, dim=1)
+
+    def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
+        """The maps averaged to the decoder levels' resolutions, finest first."""
+        maps = [self.finest(smoothed, prompt)]
+        for _ in self.to_level[1:]:
+            maps.append(functional.avg_pool3d(maps[-1], 2))
+        return maps
+
+    def forward(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
+        """What each decoder level adds before its convolutions, (B, C_n, D_n, H_n, W_n), finest first.
+
+        Args:
+            smoothed: `smooth(patch)`.
+        """
+        return [layer(level) for layer, level in zip(self.to_level, self.maps(smoothed, prompt))]
