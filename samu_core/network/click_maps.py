@@ -1,4 +1,4 @@
-"""How every voxel relates to the click: alike in intensity (region growing's cue) and near, for the decoder."""
+"""How every voxel relates to the click: alike in intensity (region growing's cue), and near."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RADII = (1 / 16, 5 / 32, 25 / 64)
 
 
 def smooth(patch: torch.Tensor) -> torch.Tensor:
-    """Mean over 3^3 voxels, (B, 1, D, H, W): what likeness is measured on. It does not depend on the click."""
+    """Mean over 3^3 voxels, (B, 1, D, H, W): what likeness is measured on, whatever the click."""
     return functional.avg_pool3d(patch, 3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -52,9 +52,8 @@ def local_spread(smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
     centre = torch.minimum(centre.clamp(min=0), size - 1)
     steps = torch.arange(-LOCAL_REACH, LOCAL_REACH + 1, device=smoothed.device)
     # (B, 5) per axis; at the border voxels are counted twice rather than windows made smaller.
-    k, j, i = (
-        torch.minimum((centre[:, axis, None] + steps).clamp(min=0), size[axis] - 1) for axis in range(3)
-    )
+    windows = torch.minimum((centre[..., None] + steps).clamp(min=0), (size - 1)[:, None])
+    k, j, i = windows.unbind(1)
     batch = torch.arange(len(smoothed), device=smoothed.device)[:, None, None, None]
     window = smoothed[batch, 0, k[:, :, None, None], j[:, None, :, None], i[:, None, None, :]]
     return window.float().flatten(1).std(dim=1).clamp(*LOCAL_RANGE)

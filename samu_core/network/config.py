@@ -67,7 +67,7 @@ class SAMUConfig:
 
     @property
     def uses_maps(self) -> bool:
-        """Whether the decoder is given maps of the click: they are content, which the paper's prompt lacks."""
+        """Whether the decoder is given maps of the click: content, which the paper's prompt lacks."""
         return self.maps != "none" and self.prompt == "content" and self.attention != "none"
 
     @property

@@ -93,7 +93,8 @@ def test_moving_the_click_changes_what_every_level_adds_to_its_features(level, c
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_level_alone_carries_the_click_into_the_mask(level, patch):
     """With the attention of all other levels silenced, the mask still follows the click."""
-    samu = network(**SMALL).train()  # batch statistics keep an untrained network's signals from fading
+    # Batch statistics keep an untrained network's signals from fading.
+    samu = network(**SMALL, maps="none").train()
     for key, attention in samu.decoder.attention.items():
         if key != str(level):
             torch.nn.init.zeros_(attention.out.weight)
