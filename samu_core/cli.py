@@ -42,6 +42,7 @@ COMMANDS = {
     "demo": Command("samu_core.demo.command", "click through a phantom or an image of yours, with pictures"),
     "evaluate": Command("samu_core.evaluation.cli", "measure one-click accuracy on labelled volumes"),
     "train": Command("samu_core.training.cli", "train the network"),
+    "preview-data": Command("samu_core.training.preview", "draw training samples on a contact sheet"),
     "export": Command("samu_core.training.export", "make a weights file of training checkpoints"),
 }
 
