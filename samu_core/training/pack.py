@@ -18,6 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 PACK_SPACING = 1.5  # mm, SAM-Med3D's and therefore the paper's grid
 LEVELS = 1023  # images are kept as 10-bit integers: 2 HU steps for CT
+KEPT_VOXELS = 400  # per component, to click on
 MIN_COMPONENT = 30  # voxels at PACK_SPACING; smaller specks are no targets
 
 # FreeSurfer-type parcels have no visible border: the cortex and white matter of a side become one structure.
@@ -33,7 +34,8 @@ class PackedVolume:
 
     Attributes:
         ids: uint16 (K, J, I): number of the connected component, 0 for background.
-        image: uint16 (K, J, I) on the same grid in 0...LEVELS, or None for a label map without an image.
+        image: uint16 (K, J, I) on the same grid in 0...LEVELS, or None for a label map without an image. A
+            float32 image holds the same divided by LEVELS (what samples are drawn from fastest).
         labels, counts, boxes: per component id (index id - 1) its label value, voxel count and bounding box
             (k0, k1, j0, j1, i0, i1), upper bounds exclusive.
     """
@@ -47,6 +49,37 @@ class PackedVolume:
     labels: np.ndarray
     counts: np.ndarray
     boxes: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._voxels: dict[int, np.ndarray] = {}
+
+    def voxels(self, component: int, rng: np.random.Generator) -> np.ndarray:
+        """Up to KEPT_VOXELS voxels of a component, uniform, (n, 3) KJI; drawn once and kept."""
+        if component not in self._voxels:
+            k0, k1, j0, j1, i0, i1 = self.boxes[component]
+            found = np.flatnonzero(self.ids[k0:k1, j0:j1, i0:i1] == component + 1)
+            if len(found) > KEPT_VOXELS:
+                found = found[rng.choice(len(found), KEPT_VOXELS, replace=False)]
+            local = np.stack(np.unravel_index(found, (k1 - k0, j1 - j0, i1 - i0)), axis=1)
+            self._voxels[component] = (local + (k0, j0, i0)).astype(np.int16)
+        return self._voxels[component]
+
+    def cropped(self, margin: int = 3) -> PackedVolume:
+        """Without the rim of the volume that holds neither image (all minimum) nor labels."""
+        if self.image is None:
+            return self
+        filled = self.image > self.image.min()
+        filled |= self.ids > 0
+        box = []
+        for axis in range(3):
+            used = np.flatnonzero(filled.any(axis=tuple({0, 1, 2} - {axis})))
+            low = max(int(used[0]) - margin, 0) if len(used) else 0
+            high = int(used[-1]) + 1 + margin if len(used) else filled.shape[axis]
+            box.append(slice(low, min(high, filled.shape[axis])))
+        shift = np.repeat([part.start for part in box], 2).astype(self.boxes.dtype)
+        meta = (self.name, self.source, self.modality, self.spacing)
+        ids, image = (np.ascontiguousarray(array[tuple(box)]) for array in (self.ids, self.image))
+        return PackedVolume(*meta, ids, image, self.labels, self.counts, self.boxes - shift)
 
     def save(self, path: Path) -> None:
         """Write one compressed .npz."""

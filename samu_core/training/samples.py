@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from samu_core.training.contrast import dilate, synthetic_image
+from samu_core.training.contrast import synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.shapes import random_rotation, smooth_noise
 
 FIELD_OF_VIEW = 192.0  # mm: 128 voxels of 1.5 mm, what a patch covers at inference
-MIN_TARGET = 12  # voxels of the patch; a smaller target teaches nothing
+DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
+CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
+LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 
 @dataclass
@@ -48,38 +50,47 @@ def make_sample(
     Returns:
         None when the draw gave no usable target; draw again.
     """
-    component = _draw_component(volume, rng, by_size=volume.image is None)
+    component = _draw_component(volume, rng)
     click = _draw_click(volume, component, rng)
     shapes = volume.source == "shapes"
     size = spec.size
     centre = (size - 1) / 2
-    jitter = rng.uniform(-0.2, 0.2, 3) * size if rng.random() < 0.5 else rng.uniform(-0.5, 0.5, 3)
+    centred = rng.random() < CENTRED_SHARE
+    jitter = rng.uniform(-0.5, 0.5, 3) if centred else rng.uniform(-0.2, 0.2, 3) * size
     position = centre + jitter
     spacing = spec.spacing * np.exp(rng.uniform(-0.4, 0.4))
     matrix = _linear_map(rng, shapes) * (spacing / volume.spacing)
     coordinates = _coordinates(size, position, click, matrix, rng)
-    index, ids = _gather_ids(volume.ids, coordinates)
-    target = ids == component + 1
-    k, j, i = np.clip(np.rint(position), 0, size - 1).astype(int)
-    if int(target.sum()) < MIN_TARGET or not bool(target[k, j, i]):
-        return None
     inside = _inside(volume.ids.shape, coordinates)
+    index, ids = _gather_ids(volume.ids, coordinates, mirrored=shapes)
+    target = ids == component + 1
+    least = max(LEAST_VOXELS, LEAST_MM3 / spec.spacing**3)
+    k, j, i = np.clip(np.rint(position), 0, size - 1).astype(int)
+    if int(target.sum()) < least or not bool(target[k, j, i]):
+        return None
     if synthetic or volume.image is None:
-        image = synthetic_image(ids, target, rng, spec.difficulty)
+        if volume.image is not None:
+            image = _gather_image(volume.image, coordinates, index)
+            ids = torch.where(ids == 0, -1 - _levels(image, rng), ids)
+        image = synthetic_image(ids - ids.min(), target, rng, spec.difficulty)
     else:
-        image = _augment(_gather_image(volume.image, coordinates, index), rng)
+        image = _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
+    if shapes:
+        inside = torch.ones_like(inside)
     inside &= _limited_field_of_view(size, (k, j, i), rng)
-    if float((target & inside).sum()) < MIN_TARGET:
+    if float((target & inside).sum()) < least:
         return None
     patch = random_normalisation(image, inside, rng)
     fraction = torch.from_numpy(((position + 0.5) / size).astype(np.float32))
     return Sample(patch, target & inside, fraction, size * spec.spacing / FIELD_OF_VIEW)
 
 
-def _draw_component(volume: PackedVolume, rng: np.random.Generator, by_size: bool) -> int:
-    """Index of a component: labels alike for real images, p ~ volume^.35 for label maps."""
-    if by_size:
-        weights = volume.counts.astype(float) ** 0.35
+def _draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
+    """Index of a component: labels alike for real images, p ~ volume^.25 for label maps, where what fills a
+    good part of the map (a tissue with holes, rather than an object) is rare."""
+    if volume.image is None:
+        weights = volume.counts.astype(float) ** 0.25
+        weights[volume.counts > 0.15 * volume.ids.size] *= 0.1
         return int(rng.choice(len(weights), p=weights / weights.sum()))
     label = rng.choice(np.unique(volume.labels))
     candidates = np.flatnonzero(volume.labels == label)
@@ -89,24 +100,23 @@ def _draw_component(volume: PackedVolume, rng: np.random.Generator, by_size: boo
 
 def _draw_click(volume: PackedVolume, component: int, rng: np.random.Generator) -> np.ndarray:
     """A voxel of the component, KJI: 70 % uniform, 20 % towards its depth, 10 % at its rim."""
-    k0, k1, j0, j1, i0, i1 = volume.boxes[component]
-    mask = torch.from_numpy(volume.ids[k0:k1, j0:j1, i0:i1] == component + 1)
+    voxels = volume.voxels(component, rng)
     draw = rng.random()
-    weights = mask.float()
-    if draw < 0.3:
-        outside = functional.pad(1 - mask.float(), [1] * 6, value=1.0)
-        depth = mask.float()
-        for _ in range(5):
-            outside = dilate(outside, 1)
-            depth = depth + (1 - outside[1:-1, 1:-1, 1:-1])
-        weights = depth**2 if draw < 0.2 else (depth == 1).float()
-    weights = weights.flatten().numpy().astype(np.float64)
-    if not weights.sum():
-        weights = mask.flatten().numpy().astype(np.float64)
-    cumulative = np.cumsum(weights)
-    index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-    local = np.unravel_index(min(index, len(weights) - 1), mask.shape)
-    return np.array(local, float) + (k0, j0, i0)
+    if draw < 0.7:
+        return voxels[rng.integers(len(voxels))].astype(float)
+    candidates = voxels[rng.integers(len(voxels), size=8)]
+    depths = np.array([_depth(volume.ids, component + 1, voxel) for voxel in candidates], float)
+    if draw < 0.9:
+        return candidates[rng.choice(len(candidates), p=depths**2 / (depths**2).sum())].astype(float)
+    return candidates[int(depths.argmin())].astype(float)
+
+
+def _depth(ids: np.ndarray, value: int, voxel: np.ndarray) -> int:
+    """Chessboard distance from a voxel of `value` to the nearest other one, at most DEPTH_REACH + 1."""
+    low = np.maximum(voxel - DEPTH_REACH, 0)
+    window = ids[tuple(slice(a, v + DEPTH_REACH + 1) for a, v in zip(low, voxel))]
+    others = np.argwhere(window != value) + low - voxel
+    return int(np.abs(others).max(axis=1).min()) if len(others) else DEPTH_REACH + 1
 
 
 def _linear_map(rng: np.random.Generator, shapes: bool) -> np.ndarray:
@@ -133,14 +143,33 @@ def _coordinates(size: int, position, click, matrix: np.ndarray, rng: np.random.
     return source + torch.from_numpy(click.astype(np.float32)).view(3, 1, 1, 1)
 
 
-def _gather_ids(ids: np.ndarray, coordinates: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
-    """Nearest label ids at the coordinates, int64 (n, n, n), 0 outside the volume."""
+def _levels(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """The image cut into a few levels of intensity, int64: an unlabelled background that is anatomy, too."""
+    values = image.flatten()[:: max(1, image.numel() // 4000)].numpy()
+    cuts = np.unique(rng.choice(values, int(rng.integers(4, 12))))
+    return torch.bucketize(image.contiguous(), torch.from_numpy(cuts))
+
+
+def _gather_ids(
+    ids: np.ndarray, coordinates: torch.Tensor, mirrored: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nearest voxel (3, n, n, n) at the coordinates, and label ids there, int64 (n, n, n).
+
+    Outside the volume ids are 0, or, `mirrored`, those of the map's mirror images, as labels of their own: a
+    map of random shapes should not end before the patch does.
+    """
     shape = torch.tensor(ids.shape).view(3, 1, 1, 1)
     index = coordinates.round().long()
     outside = ((index < 0) | (index >= shape)).any(0)
-    index = torch.minimum(index.clamp(min=0), shape - 1)
+    if mirrored:
+        index = index.remainder(2 * shape)
+        index = torch.minimum(index, 2 * shape - 1 - index)
+    else:
+        index = torch.minimum(index.clamp(min=0), shape - 1)
     flat = (index[0] * ids.shape[1] + index[1]) * ids.shape[2] + index[2]
-    found = torch.from_numpy(ids.ravel()[flat.numpy()].astype(np.int64))
+    found = torch.from_numpy(ids.reshape(-1).take(flat.numpy()).astype(np.int64))
+    if mirrored:
+        return index, torch.where(outside & (found > 0), found + int(ids.max()), found)
     found[outside] = 0
     return index, found
 
@@ -152,9 +181,12 @@ def _inside(shape, coordinates: torch.Tensor) -> torch.Tensor:
 
 def _gather_image(image: np.ndarray, coordinates: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Linear interpolation of the image, float32 (n, n, n) in 0...1; only the region needed is converted."""
-    low = index.flatten(1).amin(1)
-    high = index.flatten(1).amax(1) + 1
-    region = image[tuple(slice(int(a), int(b)) for a, b in zip(low, high))].astype(np.float32) / LEVELS
+    if image.dtype == np.float32:  # the whole volume as it is: nothing to convert
+        low, region = torch.zeros(3), image
+    else:
+        low = index.flatten(1).amin(1)
+        high = index.flatten(1).amax(1) + 1
+        region = image[tuple(slice(int(a), int(b)) for a, b in zip(low, high))].astype(np.float32) / LEVELS
     extent = torch.tensor(region.shape, dtype=torch.float32).view(3, 1, 1, 1)
     local = (coordinates - low.view(3, 1, 1, 1) + 0.5) / extent * 2 - 1
     grid = torch.stack([local[2], local[1], local[0]], dim=-1)[None]
@@ -163,17 +195,17 @@ def _gather_image(image: np.ndarray, coordinates: torch.Tensor, index: torch.Ten
     )[0, 0]
 
 
-def _augment(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _augment(image: torch.Tensor, rng: np.random.Generator, is_ct: bool) -> torch.Tensor:
     """Contrast and noise of a real image, values 0...1."""
     if rng.random() < 0.4:
         image = image.clamp(min=0).pow(float(np.exp(rng.uniform(-0.35, 0.35))))
     if rng.random() < 0.3:
         field = smooth_noise(image.shape, 3, rng)[0]
         image = image * torch.exp(float(rng.uniform(0, 0.25)) * field)
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 and not is_ct:
         image = 1 - image
     if rng.random() < 0.3:
-        noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        noise = white_noise(image.shape, rng)
         image = image + noise * float(rng.uniform(0, 0.5)) * float(image.std()) * 0.2
     return image
 

@@ -26,6 +26,7 @@ class PhaseSettings:
 
     Attributes:
         minutes: of training time on this machine; phases are by time, not steps.
+        regions: share of the real samples whose target is an unlabelled region of the image (regions.py).
         real, labelmaps: share of the batches' samples from real images and from real label maps with
             synthetic contrast; the rest are random shapes.
     """
@@ -34,6 +35,7 @@ class PhaseSettings:
     crops: tuple[CropSettings, ...]
     real: float = 0.3
     labelmaps: float = 0.2
+    regions: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class TrainingSettings:
     network: dict[str, Any] = field(default_factory=dict)
     shapes: int = 200
     shape_size: int = 96
+    region_volumes: int = 40
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warm_up_steps: int = 50

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from samu_core.errors import SamuError
-from samu_core.training.pack import PackedVolume, components
+from samu_core.training.pack import LEVELS, PackedVolume, components
+from samu_core.training.regions import region_volumes
 from samu_core.training.samples import CropSpec, Sample, make_sample
 from samu_core.training.settings import CropSettings, PhaseSettings, TrainingSettings
 from samu_core.training.shapes import shape_map
 
 LOGGER = logging.getLogger(__name__)
 SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quarter
+FULL_VOLUME = 500_000  # voxels; smaller crops leave most of a patch empty and are drawn less often
 
 
 @dataclass
@@ -32,11 +34,13 @@ class Batch:
 
 @dataclass
 class Sources:
-    """The volumes a run draws from: real images, label maps for synthetic contrast, random shapes."""
+    """The volumes a run draws from: real images, label maps for synthetic contrast, random shapes, and real
+    images with unlabelled regions as targets."""
 
     real: list[PackedVolume]
     labelmaps: list[PackedVolume]
     shapes: list[PackedVolume]
+    regions: list[PackedVolume] = field(default_factory=list)
 
 
 def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | None = None) -> Sources:
@@ -45,7 +49,7 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     Raises:
         SamuError: the settings ask for real data and the pack has none.
     """
-    volumes = [PackedVolume.load(path) for path in sorted(pack.glob("*.npz"))] if pack else []
+    volumes = [PackedVolume.load(path).cropped() for path in sorted(pack.glob("*.npz"))] if pack else []
     wants_real = any(phase.real + phase.labelmaps > 0 for phase in settings.phases)
     if wants_real and not volumes:
         raise SamuError(
@@ -53,8 +57,18 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
             "'samu train --data DIR ...', or set real and labelmaps to 0."
         )
     # Label maps come without an image; the labels of the real images serve with synthetic contrast too.
+    volumes = [_with_float_image(volume) for volume in volumes]
     real = [volume for volume in volumes if volume.image is not None]
-    return Sources(real, volumes, shape_bank(settings, cache))
+    wants_regions = any(phase.regions > 0 for phase in settings.phases)
+    regions = region_volumes(real, cache, settings.region_volumes) if wants_regions else []
+    return Sources(real, volumes, shape_bank(settings, cache), regions)
+
+
+def _with_float_image(volume: PackedVolume) -> PackedVolume:
+    """Ready to be interpolated: twice the memory, and no conversion for every sample."""
+    if volume.image is None:
+        return volume
+    return replace(volume, image=volume.image.astype(np.float32) / LEVELS)
 
 
 def shape_bank(settings: TrainingSettings, cache: Path | None) -> list[PackedVolume]:
@@ -95,7 +109,9 @@ def source_weights(volumes: list[PackedVolume]) -> np.ndarray:
         rest = 1 - cap * over.sum()
         share = np.where(over, cap, share / max(share[~over].sum(), 1e-12) * rest)
     each = dict(zip(names, share / counts))
-    weights = np.array([each[volume.source] for volume in volumes])
+    weights = np.array(
+        [each[volume.source] * min(1.0, volume.ids.size / FULL_VOLUME) ** 0.5 for volume in volumes]
+    )
     return weights / weights.sum()
 
 
@@ -112,6 +128,7 @@ class BatchStream(torch.utils.data.IterableDataset):
         self.rank, self.ranks = rank, ranks
         self.real_weights = source_weights(sources.real) if sources.real else None
         self.labelmap_weights = source_weights(sources.labelmaps) if sources.labelmaps else None
+        self.region_weights = source_weights(sources.regions) if sources.regions else None
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
@@ -142,12 +159,15 @@ class BatchStream(torch.utils.data.IterableDataset):
     def _sample(self, spec: CropSpec, rng: np.random.Generator) -> Sample | None:
         draw = rng.random()
         if draw < self.phase.real:
-            volume = self.sources.real[int(rng.choice(len(self.real_weights), p=self.real_weights))]
-            return make_sample(volume, spec, rng, synthetic=False)
+            if self.region_weights is not None and rng.random() < self.phase.regions:
+                return make_sample(_choose(self.sources.regions, self.region_weights, rng), spec, rng, False)
+            return make_sample(_choose(self.sources.real, self.real_weights, rng), spec, rng, False)
         if draw < self.phase.real + self.phase.labelmaps:
-            volume = self.sources.labelmaps[
-                int(rng.choice(len(self.labelmap_weights), p=self.labelmap_weights))
-            ]
+            volume = _choose(self.sources.labelmaps, self.labelmap_weights, rng)
         else:
             volume = self.sources.shapes[int(rng.integers(len(self.sources.shapes)))]
         return make_sample(volume, spec, rng, synthetic=True)
+
+
+def _choose(volumes: list[PackedVolume], weights: np.ndarray, rng: np.random.Generator) -> PackedVolume:
+    return volumes[int(rng.choice(len(weights), p=weights))]
