@@ -94,7 +94,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self._pump = Pump(self.session.controller.tick, self._onFailure)
         self._pump.start()
         self.updateGUIFromMRML()
-        self.showState()
 
     def deactivate(self) -> None:
         """Another effect was selected, or the editor was left."""
@@ -132,6 +131,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.componentBox.checked = options.clickedComponent
         for widget, wasBlocked in zip(widgets, blocked):
             widget.blockSignals(wasBlocked)
+        self.showState()
 
     def updateMRMLFromGUI(self, *_args: Any) -> None:
         """The user changed an option."""
@@ -146,6 +146,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         """May come before activate()."""
         if self.session is not None:
             self.session.selectionChanged()
+            self.showState()
 
     def processInteractionEvents(self, callerInteractor: Any, eventId: int, viewWidget: Any) -> bool:
         """Clicks in slice views. True keeps all others from seeing the event."""

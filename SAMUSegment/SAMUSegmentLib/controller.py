@@ -43,6 +43,15 @@ class ClickOrder:
     fieldOfView: FieldOfView | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """What the user has selected at the moment: where the next click would go."""
+
+    volumeNode: Any
+    segmentationNode: Any
+    segmentID: str | None
+
+
 class ClickListener(Protocol):
     """Who wants to know how clicks end."""
 
@@ -62,6 +71,8 @@ class ClickController:
         onChange: called after every change of what is to be shown.
         refuse: asked with the request before a result is written; an error keeps it from being
             written. The effect refuses when another segmentation was selected meanwhile.
+        where: asked where the user is; None is "where the last click was". A result is left alone once
+            the user has selected something else, which a new threshold would otherwise deselect.
 
     Attributes:
         options: of the next click, and of the last one as far as they need no inference.
@@ -75,6 +86,7 @@ class ClickController:
         client: WorkerClient,
         onChange: Callable[[], None] | None = None,
         refuse: Callable[[SegmentRequest], SamuError | None] | None = None,
+        where: Callable[[], Place | None] | None = None,
     ):
         self.editor = editor
         self.options = ClickOptions()
@@ -83,6 +95,8 @@ class ClickController:
         self._client = client
         self._onChange = onChange or (lambda: None)
         self._refuse = refuse or (lambda _request: None)
+        self._where = where or (lambda: None)
+        self._selectedAfter: str | None = None
         self._pending: tuple[ClickOrder, SegmentRequest] | None = None
         self._warming = False
         self._lastOrder: ClickOrder | None = None
@@ -110,7 +124,7 @@ class ClickController:
     def widerView(self) -> FieldOfView | None:
         """What the button for a wider view would use; None when there is nothing to offer."""
         order, result = self._lastOrder, self.result
-        if self.busy or result is None or not result.touchesBorder:
+        if self.busy or not self._isCurrent or not result.touchesBorder:
             return None
         if order is None or order.key != self.editor.last.key:
             return None
@@ -120,10 +134,23 @@ class ClickController:
     def borderNotice(self) -> str:
         """Says that the last structure may be cut; empty when it is not."""
         result = self.result
-        if result is None or not result.touchesBorder:
+        if not self._isCurrent or not result.touchesBorder:
             return ""
         grid = result.prediction.grid
         return statustexts.border(grid.size * grid.spacing, FieldOfView.widerThan(grid.spacing))
+
+    @property
+    def _isCurrent(self) -> bool:
+        """True when there is a last result and the user is still where it went."""
+        result, place = self.result, self._where()
+        if result is None or place is None:
+            return result is not None
+        if place.volumeNode is not result.request.volumeNode:
+            return False
+        if result.segmentationNode is not None and place.segmentationNode is not result.segmentationNode:
+            return False
+        # A segment that a threshold emptied is gone, and the editor selects another: no choice of the user.
+        return (place.segmentID or None) in (None, result.segmentID, self._selectedAfter)
 
     # What the GUI asks for
 
@@ -280,6 +307,9 @@ class ClickController:
         return None
 
     def _applyOptions(self) -> None:
+        if not self._isCurrent:
+            self.say(statustexts.NEXT_CLICK_ONLY)
+            return
         try:
             result = self.editor.applyOptions(self.options)
         except SamuError as error:
@@ -291,6 +321,11 @@ class ClickController:
         if self.listener is not None and order is not None:
             self.listener.landed(order, result)
         self.say(result.message, "info" if result.applied and not result.touchesBorder else "warning")
+        self._noteSelection()
+
+    def _noteSelection(self) -> None:
+        place = self._where()
+        self._selectedAfter = None if place is None else place.segmentID or None
 
     def _step(self, step: Callable[[], bool], text: str) -> None:
         if self.busy:
@@ -298,6 +333,7 @@ class ClickController:
         if step():
             self._reapply = False
             self.say(text)
+            self._noteSelection()
         else:
             self.say(statustexts.NO_STEP, "warning")
 

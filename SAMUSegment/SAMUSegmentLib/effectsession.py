@@ -8,7 +8,7 @@ from typing import Any
 from samu_core.errors import SamuError
 from SAMUSegmentLib.clickeditor import ClickEditor
 from SAMUSegmentLib.clicks import SegmentRequest
-from SAMUSegmentLib.controller import ClickController, ClickOrder
+from SAMUSegmentLib.controller import ClickController, ClickOrder, Place
 from SAMUSegmentLib.dependencies import Dependencies
 from SAMUSegmentLib.effectengine import EffectEngine, EffectWriter
 from SAMUSegmentLib.logic import SAMUSegmentLogic
@@ -55,7 +55,7 @@ class EffectSession:
         writer = EffectWriter(engine)
         logic = SAMUSegmentLogic(predictor, writer=writer)
         self.controller = ClickController(
-            ClickEditor(logic, writer), worker.client(), onChange, self._refusal
+            ClickEditor(logic, writer), worker.client(), onChange, self._refusal, self._place
         )
 
     def click(self, pointRAS: Sequence[float], mode: str) -> bool:
@@ -98,6 +98,12 @@ class EffectSession:
     def deactivate(self) -> None:
         """The effect was left; a click that is under way is dropped."""
         self.controller.cancel()
+
+    def _place(self) -> Place | None:
+        node = self._editorNode()
+        if node is None or node.GetSegmentationNode() is None:
+            return Place(None, None, None)
+        return Place(node.GetSourceVolumeNode(), node.GetSegmentationNode(), self._selectedSegment(node))
 
     @staticmethod
     def _selectedSegment(node: Any) -> str | None:

@@ -10,7 +10,7 @@ from samu_core.errors import SamuError
 from SAMUSegmentLib import statustexts
 from SAMUSegmentLib.clickeditor import ClickEditor
 from SAMUSegmentLib.clicklist import ClickList, ClickTarget
-from SAMUSegmentLib.controller import ClickController
+from SAMUSegmentLib.controller import ClickController, Place
 from SAMUSegmentLib.dependencies import Dependencies
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 from SAMUSegmentLib.options import ClickMode, ClickOptions, clampedThreshold
@@ -69,7 +69,9 @@ class PanelSession:
         writer = RecordingWriter()
         self.logic = SAMUSegmentLogic(predictor, writer=writer)
         editor = ClickEditor(self.logic, writer)
-        self.controller = ClickController(editor, worker.client(), self._onControllerChange)
+        self.controller = ClickController(
+            editor, worker.client(), self._onControllerChange, where=self._place
+        )
         self.clicks = ClickList(self.controller, self._target)
         self.outline = PatchOutline()
         self._seen: Any | None = None
@@ -175,13 +177,17 @@ class PanelSession:
         self.controller.reset()
 
     def _target(self) -> ClickTarget:
+        place, mode = self._place(), ClickMode(self.parameters.mode).value
+        return ClickTarget(place.volumeNode, place.segmentationNode, place.segmentID, mode)
+
+    def _place(self) -> Place | None:
         parameters = self.parameters
-        node = parameters.segmentation
-        segmentID = parameters.segmentID or None
+        if parameters is None:
+            return None
+        node, segmentID = parameters.segmentation, parameters.segmentID or None
         if node is None or segmentID is None or node.GetSegmentation().GetSegment(segmentID) is None:
             segmentID = None
-        mode = ClickMode(parameters.mode).value
-        return ClickTarget(parameters.inputVolume, node, segmentID, mode)
+        return Place(parameters.inputVolume, node, segmentID)
 
     def _onControllerChange(self) -> None:
         result = self.controller.result

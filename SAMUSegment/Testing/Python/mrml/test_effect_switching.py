@@ -1,0 +1,74 @@
+"""The effect after the user went on elsewhere: its last result is left alone, and so is the selection."""
+
+from __future__ import annotations
+
+import pytest
+from test_effect import A, B, Site
+
+
+@pytest.fixture
+def site(mrml, monkeypatch):
+    site = Site(mrml, monkeypatch)
+    yield site
+    site.close()
+
+
+def switch(site, what):
+    """Select another segmentation, volume or segment, as the user does; returns what asks for it."""
+    node = site.editor.node
+    if what == "segmentation":
+        other = site.mrml.segmentation(site.volume, name="Other")
+        node.SetAndObserveSegmentationNode(other)
+        selected = node.GetSegmentationNode
+    elif what == "volume":
+        other = site.mrml.volume(name="Other")
+        node.SetAndObserveSourceVolumeNode(other)
+        site.effect.sourceVolumeNodeChanged()
+        selected = node.GetSourceVolumeNode
+    else:
+        other = site.segmentation.GetSegmentation().AddEmptySegment("", "Other")
+        node.SetSelectedSegmentID(other)
+        selected = node.GetSelectedSegmentID
+    site.effect.updateGUIFromMRML()
+    return lambda: selected() == other
+
+
+@pytest.mark.parametrize("what", ["segmentation", "volume", "segment"])
+def test_the_threshold_is_for_the_next_click_after_a_switch(site, what):
+    site.press(A)
+    stays = switch(site, what)
+    before = site.state
+    site.effect.thresholdSlider.value = 0.3
+    site.finish()
+    assert stays() and site.state == before
+    assert "next click" in site.status
+    site.press(B)
+    assert stays() and site.predictor.calls == 2
+    assert site.effect.session.controller.result.threshold == 0.3
+
+
+@pytest.mark.parametrize("what", ["segmentation", "volume", "segment"])
+def test_no_wider_view_of_a_result_that_was_left(site, what):
+    site.predictor.size, site.predictor.radius = 10, 11.0
+    site.press(A)
+    assert site.effect.widerButton.visible
+    switch(site, what)
+    assert not site.effect.widerButton.visible
+
+
+def test_the_slider_goes_on_after_it_emptied_a_segment_and_the_editor_selected_another(site):
+    segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
+    neighbour = segmentation.AddEmptySegment("", "Neighbour")
+    site.predictor.radius = 4.0
+    site.press(A)
+    mine, before = site.selected, site.state
+    tag = segmentation.AddObserver(
+        segmentation.SegmentRemoved, lambda *_: node.SetSelectedSegmentID(neighbour)
+    )
+    site.effect.thresholdSlider.value = 0.98
+    site.finish()
+    segmentation.RemoveObserver(tag)
+    assert segmentation.GetSegment(mine) is None and site.selected == neighbour
+    site.effect.thresholdSlider.value = 0.5
+    site.finish()
+    assert site.state == before and site.selected == mine
