@@ -173,6 +173,7 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The widget is about to be destroyed."""
         if self.session is not None:
+            self.endPlacing()
             self.setParameterNode(None)
             self.pump.close()
             self.session.close()
@@ -187,7 +188,9 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """Another module was opened; a click that is under way still lands."""
-        self.ui.placeWidget.setPlaceModeEnabled(False)
+        # Only our own place mode: that of another list belongs to the user.
+        if self.ui.placeButton.checked:
+            self.ui.placeWidget.setPlaceModeEnabled(False)
 
     def onReload(self):
         """Reload the packages of the module, too."""
@@ -197,6 +200,7 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, _caller, _event):
         """Nothing of the scene may be used any more; a result that is under way is dropped."""
+        self.endPlacing()
         self.setParameterNode(None)
 
     def onSceneEnd(self, _caller, _event):
@@ -206,8 +210,10 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Use the scene's parameter node; choose a volume if none is chosen."""
+        from SAMUSegmentLib.volumes import firstScalarVolume
+
         self.setParameterNode(self.logic.getParameterNode())
-        first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        first = firstScalarVolume(slicer.mrmlScene)
         if first is not None and not self._parameterNode.inputVolume:
             self._parameterNode.inputVolume = first
 
@@ -238,12 +244,21 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.placeWidget.setPlaceModeEnabled(on)
 
     def onPlaceModeChanged(self, on):
-        """Place mode ended elsewhere, e.g. with Esc."""
+        """Place mode began or ended elsewhere, e.g. with Esc."""
+        # The button only follows: it would end the place mode of another list that was begun instead.
+        wasBlocked = self.ui.placeButton.blockSignals(True)
         self.ui.placeButton.checked = on
+        self.ui.placeButton.blockSignals(wasBlocked)
+
+    def endPlacing(self):
+        """Let go of the list of clicks. A panel that was reloaded lives on, hidden, and must not follow it."""
+        if self.ui.placeButton.checked:
+            self.ui.placeWidget.setPlaceModeEnabled(False)
+        self.ui.placeWidget.setCurrentNode(None)
 
     def onSegmentSelected(self, _selected, _deselected):
         """Another row of the table."""
-        if not self._showing:
+        if self.session is not None and not self._showing:
             chosen = self.ui.segmentsTable.selectedSegmentIDs()
             self.session.selectSegment(chosen[0] if chosen else None)
 

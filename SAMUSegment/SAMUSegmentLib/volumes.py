@@ -88,6 +88,17 @@ def requireScalarVolume(volumeNode: Any) -> None:
         )
 
 
+def firstScalarVolume(scene: Any) -> Any | None:
+    """The first node that can be an image to click in; label maps and vector volumes are of a subclass."""
+    nodes = scene.GetNodesByClass("vtkMRMLScalarVolumeNode")
+    nodes.UnRegister(None)
+    for index in range(nodes.GetNumberOfItems()):
+        node = nodes.GetItemAsObject(index)
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
+            return node
+    return None
+
+
 def volumeArray(volumeNode: Any) -> np.ndarray:
     """(K, J, I) view of the node's voxels; writing to it writes to the volume."""
     image = volumeNode.GetImageData()

@@ -134,6 +134,9 @@ class FakeWidget:
     def setCurrentNode(self, node):
         assert self._class in ("qMRMLNodeComboBox", "qSlicerMarkupsPlaceWidget")
         self.__dict__["_node"] = node
+        if self._class == "qSlicerMarkupsPlaceWidget" and node is None and self.placeModeEnabled:
+            self._values["placeModeEnabled"] = False
+            self.emit("activeMarkupsPlaceModeChanged(bool)", False)
 
     def selectedSegmentIDs(self):
         assert self._class == "qMRMLSegmentsTableView"
@@ -147,6 +150,7 @@ class FakeWidget:
 
     def setPlaceModeEnabled(self, enabled):
         assert self._class == "qSlicerMarkupsPlaceWidget"
+        assert self._node is not None or not enabled, "without a list the real one fails with a message"
         if self.placeModeEnabled != enabled:
             self._values["placeModeEnabled"] = enabled
             self.emit("activeMarkupsPlaceModeChanged(bool)", enabled)
@@ -336,6 +340,30 @@ def install(monkeypatch, mrml, editor=None):
     for name in [name for name in sys.modules if name in GUI_MODULES]:
         monkeypatch.delitem(sys.modules, name)
     return types.SimpleNamespace(qt=qt, ctk=ctk, util=util, timers=FakeTimer.instances)
+
+
+def installEffectFactory(monkeypatch):
+    """What registers effects with the Segment Editor; returns the list of the effects made by it."""
+    made, properties = [], {}
+
+    class Instance(FakeEditor):
+        def __init__(self, _parent):
+            made.append(self)
+
+        def setPythonSource(self, path):
+            assert path.endswith("/SAMUSegmentLib/SegmentEditorEffect.py") and "\\" not in path
+            package = sys.modules["SAMUSegmentLib"]
+            self.instance = package.SegmentEditorEffect(self)
+
+        def self(self):
+            return self.instance
+
+    effects = types.SimpleNamespace(qSlicerSegmentEditorScriptedEffect=Instance)
+    monkeypatch.setitem(sys.modules, "qSlicerSegmentationsEditorEffectsPythonQt", effects)
+    factory = types.SimpleNamespace(property=properties.get, setProperty=properties.__setitem__)
+    factories = types.SimpleNamespace(instance=lambda: factory)
+    monkeypatch.setattr(slicer, "qSlicerSegmentEditorEffectFactory", factories, raising=False)
+    return made
 
 
 MODES = ("Add", "Set", "Remove")

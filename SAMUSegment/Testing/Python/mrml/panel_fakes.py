@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import importlib.util
 import sys
 import types
 import typing
@@ -34,7 +36,11 @@ class FakeParameterWrapper:
         self.__dict__.update(parameterNode=parameterNode, _observers={}, connected=None)
         defaults = {name: getattr(type(self), name, None) for name in self.allParameters}
         # Kept with the node, as the real one does, but not in it.
-        self.__dict__["values"] = STORED.setdefault(parameterNode, defaults)
+        values = self.__dict__["values"] = STORED.setdefault(parameterNode, defaults)
+        for name, kind in self.allParameters.items():
+            # The real one keeps the names of choices: after a reload they are of the new class.
+            if isinstance(kind, type) and issubclass(kind, enum.Enum) and values[name] is not None:
+                values[name] = kind[values[name].name]
 
     def __getattribute__(self, name):
         if name != "allParameters" and name in type(self).allParameters:
@@ -125,6 +131,7 @@ class ScriptedLoadableModuleWidget:
 
     def onReload(self):
         self.reloaded = True
+        slicer.util.reloadScriptedModule("SAMUSegment")
 
 
 class ScriptedLoadableModuleLogic:
@@ -159,6 +166,21 @@ class ScriptedLoadableModuleTest:
         self.said = message
 
 
+def reloadScriptedModule(widgets):
+    """slicer.util's, for the module whose panel is the last of `widgets`: its file is run again, the old panel
+    is cleaned up but not deleted, and a new one takes its place."""
+
+    def reload(name):
+        specification = importlib.util.spec_from_file_location(name, MODULE_FOLDER / f"{name}.py")
+        loaded = sys.modules[name] = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(loaded)
+        widgets[-1].cleanup()
+        widgets.append(getattr(loaded, f"{name}Widget")(widgets[-1].parent))
+        widgets[-1].setup()
+
+    return reload
+
+
 class Layout:
     """A QVBoxLayout."""
 
@@ -185,7 +207,10 @@ def install(monkeypatch, mrml):
         return fakes.ui
 
     fakes.util.__dict__.update(
-        loadUI=loadUI, childWidgetVariables=childWidgetVariables, VTKObservationMixin=VTKObservationMixin
+        loadUI=loadUI,
+        childWidgetVariables=childWidgetVariables,
+        VTKObservationMixin=VTKObservationMixin,
+        reloadScriptedModule=lambda name: None,
     )
     base = module("slicer.ScriptedLoadableModule")
     for member in (

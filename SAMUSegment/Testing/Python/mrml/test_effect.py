@@ -348,32 +348,7 @@ def test_registration_exposes_the_class_once_and_keeps_the_package(site, monkeyp
     """slicer-facts: setPythonSource would otherwise put the file in the place of the package."""
     import SAMUSegmentLib
 
-    made, properties = [], {}
-
-    class Instance(FakeEditor):
-        def __init__(self, _parent):
-            made.append(self)
-
-        def setPythonSource(self, path):
-            assert path.endswith("/SAMUSegmentLib/SegmentEditorEffect.py") and "\\" not in path
-            package = sys.modules["SAMUSegmentLib"]
-            self.instance = package.SegmentEditorEffect(self)
-
-        def self(self):
-            return self.instance
-
-    factory = types.SimpleNamespace(property=properties.get, setProperty=properties.__setitem__)
-    monkeypatch.setitem(
-        sys.modules,
-        "qSlicerSegmentationsEditorEffectsPythonQt",
-        types.SimpleNamespace(qSlicerSegmentEditorScriptedEffect=Instance),
-    )
-    monkeypatch.setattr(
-        gui_fakes.slicer,
-        "qSlicerSegmentEditorEffectFactory",
-        types.SimpleNamespace(instance=lambda: factory),
-        raising=False,
-    )
+    made = gui_fakes.installEffectFactory(monkeypatch)
     from SAMUSegmentLib.registration import registerEffect
 
     registerEffect()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 import types
 import unittest
 
@@ -88,18 +90,19 @@ def application(mrml, monkeypatch):
     """Slicer with the module loaded; events are processed by firing the timers."""
     fakes = panel_fakes.install(monkeypatch, mrml)
     module = importlib.import_module("SAMUSegment")
-    monkeypatch.setattr(module, "registerEffect", lambda: None)
+    gui_fakes.installEffectFactory(monkeypatch)
     from SAMUSegmentLib import runtime
 
     runtime.close()
     widgets = []
+    fakes.util.reloadScriptedModule = panel_fakes.reloadScriptedModule(widgets)
 
     def representation():
         if not widgets:
             parent = types.SimpleNamespace(layout=panel_fakes.Layout(), isEntered=True)
             widgets.append(module.SAMUSegmentWidget(parent))
             widgets[0].setup()
-        return types.SimpleNamespace(self=lambda: widgets[0])
+        return types.SimpleNamespace(self=lambda: widgets[-1])
 
     def processEvents():
         for timer in list(fakes.timers):
@@ -113,10 +116,20 @@ def application(mrml, monkeypatch):
     monkeypatch.setattr(gui_fakes.AbstractScriptedSegmentEditorEffect, "slice", 0.0)
     fakes.util.selectModule = lambda name: None
     fakes.util.setSliceViewerLayers = lambda background, fit: None
+    loaded = {name: found for name, found in sys.modules.items() if isOurs(name)}
     yield fakes
     for widget in widgets:
         widget.cleanup()
     runtime.close()
+    importlib.import_module("SAMUSegmentLib.runtime").close()
+    # A reload replaced them; other tests know the classes of before.
+    for name in [name for name in sys.modules if isOurs(name)]:
+        del sys.modules[name]
+    sys.modules.update(loaded)
+
+
+def isOurs(name):
+    return name.split(".")[0] in ("SAMUSegment", "SAMUSegmentLib", "samu_core")
 
 
 # Slow and dependent on the weights; the self-test of the real network is for Slicer alone.

@@ -41,17 +41,28 @@ class SAMUSegmentEffectTest(unittest.TestCase):
         import SAMUSegment
 
         SAMUSegment.registerEffect()
-        from SAMUSegmentLib import runtime
-        from SAMUSegmentLib.dependencies import Dependencies
-        from SAMUSegmentLib.selftest import BallPredictor, NothingMissing, makePhantom
+        from SAMUSegmentLib.selftest import makePhantom
 
-        self.runtime = runtime
-        runtime.use(BallPredictor(RADIUS_MM), Dependencies(NothingMissing()))
+        self.useStandIn()
         self.volume = makePhantom(slicer.mrmlScene)
         self.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         self.segmentation.CreateDefaultDisplayNodes()
         self.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
         slicer.util.setSliceViewerLayers(background=self.volume, fit=True)
+        self.view = slicer.app.layoutManager().sliceWidget("Red")
+        self.openEditor()
+
+    def useStandIn(self):
+        """Sessions that begin from now on find balls."""
+        from SAMUSegmentLib import runtime
+        from SAMUSegmentLib.dependencies import Dependencies
+        from SAMUSegmentLib.selftest import BallPredictor, NothingMissing
+
+        self.runtime = runtime
+        runtime.use(BallPredictor(RADIUS_MM), Dependencies(NothingMissing()))
+
+    def openEditor(self):
+        """A new editor with the effect."""
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.editor.setMRMLScene(slicer.mrmlScene)
         self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
@@ -61,11 +72,13 @@ class SAMUSegmentEffectTest(unittest.TestCase):
         self.editor.setActiveEffectByName("SAMUSegment")
         self.assertIsNotNone(self.editor.activeEffect(), "the effect is not registered")
         self.effect = self.editor.activeEffect().self()
-        self.view = slicer.app.layoutManager().sliceWidget("Red")
 
-    def tearDown(self):
+    def closeEditor(self):
         self.editor.setActiveEffect(None)
         self.editor.setMRMLSegmentEditorNode(None)
+
+    def tearDown(self):
+        self.closeEditor()
         self.runtime.use()
         slicer.mrmlScene.Clear(False)
 
@@ -143,6 +156,22 @@ class SAMUSegmentEffectTest(unittest.TestCase):
         self.effect = self.editor.activeEffect().self()
         self.click((24.0, 0.0, 0.0))
         self.assertBalls(2)
+
+    def test_ReloadOfTheModule(self):
+        self.click()
+        slicer.modules.samusegment.widgetRepresentation().self().onReload()
+        # An editor that was there goes on with the code of before, a new one has the new code.
+        self.click((24.0, 0.0, 0.0))
+        self.assertBalls(2)
+        old = self.effect
+        self.closeEditor()
+        self.runtime.use()
+        self.useStandIn()
+        self.openEditor()
+        self.assertIsNot(type(self.effect), type(old))
+        self.node.SetSelectedSegmentID(self.segmentation.GetSegmentation().GetNthSegmentID(0))
+        self.click((-24.0, 0.0, 0.0))
+        self.assertBalls(3)
 
 
 if __name__ == "__main__":

@@ -22,19 +22,25 @@ class SAMUSegmentPanelTest(unittest.TestCase):
     def setUp(self):
         slicer.mrmlScene.Clear(False)
         slicer.util.selectModule("SAMUSegment")
-        self.widget = slicer.modules.samusegment.widgetRepresentation().self()
-        from SAMUSegmentLib.dependencies import Dependencies
-        from SAMUSegmentLib.selftest import BallPredictor, NothingMissing, makePhantom
+        self.usePanel()
+        from SAMUSegmentLib.selftest import makePhantom
 
-        self.predictor = BallPredictor(RADIUS_MM)
-        self.session = self.widget.session
-        self.before = self.session.use(self.predictor, Dependencies(NothingMissing()))
         self.volume = makePhantom(slicer.mrmlScene)
         self.widget.enter()
         self.parameters = self.widget._parameterNode
         self.parameters.inputVolume = self.volume
         self.parameters.segmentation = None
         self.parameters.segmentID = ""
+
+    def usePanel(self):
+        """Take the module's present panel, with the stand-in predictor."""
+        from SAMUSegmentLib.dependencies import Dependencies
+        from SAMUSegmentLib.selftest import BallPredictor, NothingMissing
+
+        self.widget = slicer.modules.samusegment.widgetRepresentation().self()
+        self.session, self.predictor = self.widget.session, BallPredictor(RADIUS_MM)
+        self.before = self.session.use(self.predictor, Dependencies(NothingMissing()))
+        self.parameters = self.widget._parameterNode
 
     def tearDown(self):
         if self.widget.session is self.session:
@@ -161,6 +167,26 @@ class SAMUSegmentPanelTest(unittest.TestCase):
             time.sleep(0.005)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
         self.assertFalse(self.session.controller.busy)
+
+    def test_ReloadGoesOnWhereItWas(self):
+        self.place(0.0, 0.0, 0.0)
+        old, state = self.widget, self.voxels()
+        old.onReload()
+        self.usePanel()
+        self.assertIsNot(self.widget, old)
+        self.assertIsNone(old.session)
+        self.assertIs(self.parameters.inputVolume, self.volume)
+        self.assertEqual(self.parameters.clicks.GetNumberOfControlPoints(), 1)
+        for _ in range(10):
+            slicer.app.processEvents()
+            time.sleep(0.005)
+        self.assertFalse(self.session.controller.busy, "the point of before is no new click")
+        self.assertEqual(self.voxels(), state)
+        self.place(24.0, 0.0, 0.0)
+        self.assertBalls(2)
+        self.assertFalse(old.ui.placeButton.checked, "the old panel does not follow the new one")
+        self.widget.ui.undoButton.click()
+        self.assertBalls(1)
 
     def test_RealNetwork(self):
         torchFound, dependencies = self.before[1].check().ready, self.before[1]
