@@ -2,6 +2,7 @@
 #
 #   make demo                                click a phantom, write demo-output/
 #   make demo IMAGE=ct.nii.gz POINT="r a s"  click a volume of yours (RAS, millimetres)
+#   make smoke                               train, stop, resume, export, evaluate: runs/smoke/
 #   make test                                both headless test layers
 #
 # PYTHON=python3.11    the interpreter to make .venv with
@@ -24,10 +25,10 @@ BIN := $(VENV)/bin
 endif
 TESTS := SAMUSegment/Testing/Python
 
-.PHONY: help venv demo test test-core test-mrml lint format bench clean
+.PHONY: help venv demo smoke test test-core test-mrml lint format bench clean
 
 help:
-	@echo "Targets: demo test test-core test-mrml lint format bench venv clean (see the top of the Makefile)"
+	@echo "Targets: demo smoke test test-core test-mrml lint format bench venv clean (see the top of the Makefile)"
 
 # A stamp per set of extras: a second call installs nothing and needs no network.
 $(VENV)/.installed-demo: EXTRAS := demo
@@ -40,6 +41,10 @@ venv: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed-demo
 	@$(BIN)/python -m samu_core.cli demo $(if $(IMAGE),"$(IMAGE)") $(if $(POINT),--point $(POINT)) $(DEMO_ARGS)
+
+# The whole chain from generated data to an evaluation, in a few minutes.
+smoke: $(VENV)/.installed-dev
+	$(BIN)/python -m samu_core.cli train --config configs/smoke.yaml
 
 test: test-core test-mrml
 

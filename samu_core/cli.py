@@ -41,6 +41,9 @@ COMMANDS = {
     "info": Command("samu_core.commands.info", "show the weights, the device and the versions in use"),
     "demo": Command("samu_core.demo.command", "click through a phantom or an image of yours, with pictures"),
     "evaluate": Command("samu_core.evaluation.cli", "measure one-click accuracy on labelled volumes"),
+    "make-phantoms": Command(
+        "samu_core.evaluation.phantoms", "make a small labelled data set of formulas, to try things"
+    ),
     "train": Command("samu_core.training.cli", "train the network"),
     "preview-data": Command("samu_core.training.preview", "draw training samples on a contact sheet"),
     "export": Command("samu_core.training.export", "make a weights file of training checkpoints"),

@@ -17,8 +17,9 @@ from samu_core import weights
 from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM
 from samu_core.network import SAMU
+from samu_core.training.chain import read_config
 from samu_core.training.normalisation import remeasure_statistics
-from samu_core.training.settings import CropSettings, TrainingSettings
+from samu_core.training.settings import CropSettings
 from samu_core.training.stream import Batch, BatchStream, load_sources
 
 
@@ -101,7 +102,7 @@ def average_networks(parts: list[tuple[Path, float]]) -> SAMU:
 
 def inference_batches(config: Path, pack: Path, count: int) -> Iterator[Batch]:
     """Patches as inference sees them, 128^3 at 1.5 mm, with the mixture of sources of the last phase."""
-    settings = TrainingSettings.read(config)
+    settings, _ = read_config(config)
     crops = (CropSettings(PATCH_SIZE, (PATCH_SPACING_MM, PATCH_SPACING_MM), 1),)
     phase = replace(settings.phases[-1], crops=crops)
     stream = BatchStream(load_sources(pack, settings, cache=pack), phase, torch.ones(1), settings.seed + 1)

@@ -51,22 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw samples and write the sheet. Returns the exit code."""
-    from samu_core.training.pack import pack_data
-    from samu_core.training.settings import TrainingSettings
+    from samu_core.training.chain import read_config
+    from samu_core.training.cli import pack_of
     from samu_core.training.stream import load_sources
 
     if args.count < 1 or args.size < 16 or not args.spacing > 0 or not 0 <= args.difficulty <= 1:
         raise SamuError(
             "--count must be 1 or more, --size 16 or more, --spacing above 0, --difficulty 0 to 1."
         )
-    settings = TrainingSettings.read(args.config)
+    settings, _ = read_config(args.config)
     pack = args.pack
     if args.data is not None:
-        pack = pack or args.out.parent / "pack"
-        try:
-            pack_data(args.data, pack)
-        except FileNotFoundError as error:
-            raise SamuError(str(error)) from error
+        pack = pack_of(args.data, pack or args.out.parent / "pack")
     sources = load_sources(pack, settings, cache=pack)
     previews = draw_previews(sources, args.count, args.size, args.spacing, args.difficulty, args.seed)
     draw_sheet(previews, args.out)
