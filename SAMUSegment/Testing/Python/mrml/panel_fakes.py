@@ -167,8 +167,10 @@ class ScriptedLoadableModuleTest:
 
 
 def reloadScriptedModule(widgets):
-    """slicer.util's, for the module whose panel is the last of `widgets`: its file is run again, the old panel
-    is cleaned up but not deleted, and a new one takes its place."""
+    """slicer.util's, for the module whose panel is the last of `widgets`.
+
+    The module's file is run again, the old panel is cleaned up but not deleted, a new one takes its place.
+    """
 
     def reload(name):
         specification = importlib.util.spec_from_file_location(name, MODULE_FOLDER / f"{name}.py")
