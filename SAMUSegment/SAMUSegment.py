@@ -251,7 +251,7 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.placeButton.blockSignals(wasBlocked)
 
     def endPlacing(self):
-        """Let go of the list of clicks; a panel that was reloaded lives on, hidden, and must not follow it."""
+        """Let go of the list of clicks; a reloaded panel lives on, hidden, and must not follow it."""
         if self.ui.placeButton.checked:
             self.ui.placeWidget.setPlaceModeEnabled(False)
         self.ui.placeWidget.setCurrentNode(None)
