@@ -86,13 +86,15 @@ def make_sample(
 
 
 def _draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
-    """Index of a component: labels alike for real images, p ~ volume^.25 for label maps, where what fills a
-    good part of the map (a tissue with holes, rather than an object) is rare."""
+    """Index of a component, p ~ volume^.25; in label maps what fills a good part of the map (a tissue with
+    holes, rather than an object) is rare."""
     if volume.image is None:
         weights = volume.counts.astype(float) ** 0.25
         weights[volume.counts > 0.15 * volume.ids.size] *= 0.1
         return int(rng.choice(len(weights), p=weights / weights.sum()))
-    label = rng.choice(np.unique(volume.labels))
+    labels, place = np.unique(volume.labels, return_inverse=True)
+    sizes = np.bincount(place, volume.counts) ** 0.25
+    label = rng.choice(labels, p=sizes / sizes.sum())
     candidates = np.flatnonzero(volume.labels == label)
     weights = volume.counts[candidates].astype(float) ** 0.7
     return int(rng.choice(candidates, p=weights / weights.sum()))
