@@ -1,0 +1,153 @@
+"""What the decoder is told about one click: maps of likeness and nearness, by slabs and boxes.
+
+The same numbers as `samu_core.network.click_maps`, without ever holding the maps of the whole patch at full
+resolution: likeness is computed where it is needed, nearness is the product of three short factors. Always
+float32; bfloat16 would lose the narrow widths.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from samu_core.network.blocks import sample_at
+from samu_core.network.click_maps import LOCAL_WIDTHS, RADII, WIDTHS, local_spread, nearness
+from samu_core.network.fused.buffers import Buffers
+from samu_core.network.prompt_attention import PLACE_RADIUS
+
+SLAB = 16  # slices of the full resolution at a time
+# Below these the exponentials and products would be denormal numbers, which some CPUs take 100 times as long for.
+SMALLEST_EXPONENT = -80.0
+SMALLEST_FACTOR = 1e-12
+
+Box = tuple[slice, slice, slice]  # KJI, every slice with start and stop
+
+
+def smooth_into(patch: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """`click_maps.smooth` of (D, H, W), written to `out`: torch's pooling visits all 27 neighbours instead."""
+    between = torch.empty_like(out)
+    _sum_of_three(patch, 2, out)
+    _sum_of_three(out, 1, between)
+    _sum_of_three(between, 0, out)
+    for axis, size in enumerate(out.shape):
+        share = torch.full((size,), 1 / 3)
+        share[0] = share[-1] = 1 / 2
+        shape = [1, 1, 1]
+        shape[axis] = size
+        out.mul_(share.view(shape))
+    return out
+
+
+def _sum_of_three(x: torch.Tensor, axis: int, out: torch.Tensor) -> None:
+    """Every voxel with its two neighbours along an axis (fewer at the ends), written to `out`."""
+    size = x.shape[axis]
+    out.copy_(x)
+    out.narrow(axis, 1, size - 1).add_(x.narrow(axis, 0, size - 1))
+    out.narrow(axis, 0, size - 1).add_(x.narrow(axis, 1, size - 1))
+
+
+def factors_of(shape, prompt, radius: float) -> list[torch.Tensor]:
+    """`click_maps.nearness` of one prompt: three (n,), without values that only cost time."""
+    factors = [factor[0] for factor in nearness(shape, prompt, radius)]
+    return [torch.where(factor < SMALLEST_FACTOR, 0.0, factor) for factor in factors]
+
+
+def product_into(factors: list[torch.Tensor], box: Box, out: torch.Tensor) -> None:
+    """The outer product of three factors within a box, written to `out` (d, h, w)."""
+    k, j, i = (factor[part] for factor, part in zip(factors, box))
+    torch.mul(k[:, None, None], torch.outer(j, i), out=out)
+
+
+class ClickMapsOfOne:
+    """Maps of one click in one patch.
+
+    Args:
+        smoothed: (D, H, W) float32.
+        prompt: a batch of one.
+        levels: decoder levels that maps are needed for.
+        buffers: memory for them.
+    """
+
+    def __init__(self, smoothed: torch.Tensor, prompt, levels: int, buffers: Buffers) -> None:
+        self.smoothed = smoothed
+        self.buffers = buffers
+        batch = smoothed[None, None]
+        self.clicked = float(sample_at(batch, prompt.position))
+        spread = float(local_spread(batch, prompt))
+        widths = [*WIDTHS, *(factor * spread for factor in LOCAL_WIDTHS)]
+        self.scales = [-0.5 / width**2 for width in widths]
+        self.factors = [[factors_of(smoothed.shape, prompt, radius) for radius in RADII]]
+        for _ in range(1, levels):
+            self.factors.append(
+                [[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]]
+            )
+        self.pooled = self._pooled(levels)
+
+    def rows(self, level: int, box: Box, dtype: torch.dtype) -> torch.Tensor:
+        """Likeness, nearness and a row of ones for the bias, (9, voxels of the box), until the next call."""
+        shape = tuple(part.stop - part.start for part in box)
+        count = len(self.scales)
+        rows = self.buffers.flat("rows", (count + len(RADII) + 1, *shape), torch.float32)
+        if level:
+            rows[:count] = self.pooled[level - 1][(slice(None), *box)]
+        else:
+            self._likeness_into(box, rows[:count])
+        for row, factors in zip(rows[count:], self.factors[level]):
+            product_into(factors, box, row)
+        rows[-1].fill_(1.0)
+        if dtype != torch.float32:
+            rows = self.buffers.flat("rows in " + str(dtype), rows.shape, dtype).copy_(rows)
+        return rows.view(len(rows), -1)
+
+    def _likeness_into(self, box: Box, out: torch.Tensor) -> None:
+        """Likeness at full resolution within a box, written to `out` (5, d, h, w)."""
+        square = self.buffers.flat("square", out.shape[1:], torch.float32)
+        torch.sub(self.smoothed[box], self.clicked, out=square).square_()
+        for row, scale in zip(out, self.scales):
+            torch.mul(square, scale, out=row).clamp_(min=SMALLEST_EXPONENT).exp_()
+
+    def _pooled(self, levels: int) -> list[torch.Tensor]:
+        """Likeness averaged to the coarser levels, (5, D / 2^level, ...), level 1 first."""
+        depth, height, width = self.smoothed.shape
+        count = len(self.scales)
+        shape = (count, depth // 2, height // 2, width // 2)
+        first = self.buffers.flat("pooled", shape, torch.float32)
+        for start in range(0, depth, SLAB):
+            stop = min(start + SLAB, depth)
+            box = (slice(start, stop), slice(0, height), slice(0, width))
+            slab = self.buffers.flat("rows", (count, stop - start, height, width), torch.float32)
+            self._likeness_into(box, slab)
+            halved(slab, out=first[:, start // 2 : stop // 2])
+        pooled = [first]
+        while len(pooled) < levels - 1:
+            pooled.append(halved(pooled[-1]))
+        return pooled
+
+
+def halved(maps: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over 2x2x2 voxels of (C, D, H, W); torch's pooling is seven times as slow on few channels."""
+    maps = maps[:, 0::2] + maps[:, 1::2]
+    maps = maps[:, :, 0::2] + maps[:, :, 1::2]
+    out = torch.add(maps[..., 0::2], maps[..., 1::2], out=out)
+    return out.mul_(0.125)
+
+
+class ClickJoin:
+    """Adds the maps of a level, brought to its channels, to the level's features.
+
+    Args:
+        convolution: `ClickMaps.to_level[level]`, a 1x1x1 convolution (C, 8).
+    """
+
+    def __init__(self, convolution, level: int, dtype: torch.dtype) -> None:
+        weight = convolution.weight.flatten(1)
+        self.weight = torch.cat([weight, convolution.bias[:, None]], dim=1).t().contiguous().to(dtype)
+        self.level = level
+
+    def add_to(self, voxels: torch.Tensor, maps: ClickMapsOfOne, box: Box) -> None:
+        """voxels: (n, C), those of the box; changed in place."""
+        voxels.addmm_(maps.rows(self.level, box, voxels.dtype).t(), self.weight)
+
+
+def place_factors(shape, prompt) -> list[torch.Tensor]:
+    """Nearness as attention knows it, three (n,)."""
+    return factors_of(shape, prompt, PLACE_RADIUS)
