@@ -27,13 +27,14 @@ def region_labels(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image: (K, J, I), any scale.
 
     Returns:
-        int32 (K, J, I): a label per piece, 0 elsewhere. Bands lie around the value of a random voxel that is
-        not background; an opening cuts thin bridges between pieces.
+        int32 (K, J, I): a label per piece, 0 elsewhere. Bands lie around the value of a random voxel of
+        the body; an opening cuts thin bridges between pieces.
     """
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(image.astype(np.float32), 0.8)
-    body = smooth[smooth > smooth.min() + 0.03 * (smooth.max() - smooth.min())]
+    inside = _inside(smooth, ndimage)
+    body = smooth[inside]
     spread = float(body.std()) if body.size else 0.0
     labels = np.zeros(image.shape, np.int32)
     if spread == 0:
@@ -43,7 +44,7 @@ def region_labels(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             float(rng.choice(body)),
             spread * float(np.exp(rng.uniform(np.log(0.15), np.log(0.9)))),
         )
-        band = ndimage.binary_opening(np.abs(smooth - centre) < reach, np.ones((3, 3, 3)))
+        band = ndimage.binary_opening(inside & (np.abs(smooth - centre) < reach), np.ones((3, 3, 3)))
         numbered, count = ndimage.label(band & (labels == 0))
         sizes = np.bincount(numbered.ravel(), minlength=count + 1)
         keep = (sizes >= LEAST) & (sizes <= MOST)
@@ -51,6 +52,17 @@ def region_labels(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         table = np.where(keep, np.cumsum(keep) + labels.max(), 0).astype(np.int32)
         labels = np.maximum(labels, table[numbered])
     return labels
+
+
+def _inside(image: np.ndarray, ndimage) -> np.ndarray:
+    """All but the darkness around the body; airways and other dark cavities inside it stay."""
+    numbered, count = ndimage.label(image <= image.min() + 0.03 * (image.max() - image.min()))
+    at_border = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for face in (0, -1):
+            at_border[np.unique(numbered.take(face, axis))] = True
+    at_border[0] = False
+    return ~at_border[numbered]
 
 
 def region_volumes(real: list[PackedVolume], cache: Path | None, most_per_source: int) -> list[PackedVolume]:
