@@ -32,6 +32,8 @@ class PatchOutline:
         size = grid.size * grid.spacing
         node.SetCenterWorld(*grid.center_ras)
         node.SetSize(size, size, size)
+        # Its centre would be drawn as a dot on top of the click.
+        node.SetNthControlPointVisibility(0, False)
         node.SetDisplayVisibility(True)
 
     def hide(self) -> None:

@@ -20,6 +20,7 @@ TRAINED = {"Resources/Models/samu.npz", "Resources/Models/model-card.md"}
 NOT_IN_SLICER = ("training", "evaluation", "demo")
 # The index refuses a checkout, history included, above 100 MB.
 LARGEST_TREE = 50e6
+LARGEST_PICTURE = 150_000
 # Schema 1.0.2 of Slicer's extensions catalog: required keys, and all keys with their types.
 REQUIRED = {"$schema", "category", "scm_url"}
 TYPES = {
@@ -208,8 +209,25 @@ def test_the_repository_has_one_address():
     for variable in ("ICONURL", "SCREENSHOTURLS"):
         for url in extension(variable).split():
             assert url.startswith(f"{address}/raw/main/")
-    icon = extension("ICONURL")[len(f"{address}/raw/main/") :]
-    assert icon in tracked(REPOSITORY)
+    files = [
+        url[len(f"{address}/raw/main/") :]
+        for variable in ("ICONURL", "SCREENSHOTURLS")
+        for url in extension(variable).split()
+    ]
+    assert len(files) > 2 and set(files) <= set(tracked(REPOSITORY))
+
+
+def test_the_pictures_are_those_that_the_tool_draws_small_and_shown_somewhere():
+    tool = (REPOSITORY / "tools" / "draw_screenshots.py").read_text(encoding="utf-8")
+    drawn = {f"docs/images/{name}" for name in re.findall(r'^    "([\w-]+\.png)":', tool, re.M)}
+    committed = {name for name in tracked(REPOSITORY) if name.startswith("docs/images/views-")}
+    assert committed == drawn and len(drawn) > 3
+    shown = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shown += (REPOSITORY / "docs" / "user-guide.md").read_text(encoding="utf-8")
+    for name in drawn:
+        assert Path(name).name in shown, f"{name} is nowhere to be seen"
+        assert (REPOSITORY / name).stat().st_size < LARGEST_PICTURE, name
+        assert (REPOSITORY / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_repository_is_small_enough_for_the_index():

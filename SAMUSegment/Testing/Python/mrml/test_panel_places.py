@@ -65,6 +65,15 @@ def test_the_volume_that_is_chosen_is_an_image(mrml, monkeypatch):
     panel.close()
 
 
+def test_the_box_of_the_field_of_view_does_not_cover_the_click(panel):
+    panel.parameters.showPatch = True
+    for point in (A, B):
+        panel.place(point)
+        box = panel.widget.session.outline.node
+        assert box.GetDisplayVisibility() and box.GetNumberOfControlPoints() == 1
+        assert not box.GetNthControlPointVisibility(0)
+
+
 @pytest.mark.parametrize("what", ["segment", "segmentation", "volume"])
 def test_the_threshold_is_for_the_next_click_after_another_selection(panel, what):
     panel.place(A)
