@@ -5,20 +5,24 @@ Nothing here imports torch or touches the network before the user pressed the bu
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from samu_core.errors import SamuError
 
-TORCH_REQUIREMENT = ">=2.1"
+OLDEST_TORCH = (2, 1)
+TORCH_REQUIREMENT = ">={}.{}".format(*OLDEST_TORCH)
 EXTENSION = "PyTorch"
 
 READY = "ready"
 NEEDS_TORCH = "torch"
 NEEDS_EXTENSION = "extension"
 NEEDS_RESTART = "restart"
+NEEDS_NEWER_TORCH = "newer torch"
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,34 @@ STATES = {
 }
 
 
+def _tooOld(version: str) -> bool:
+    """True for a version of torch that is known and lower than OLDEST_TORCH."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and tuple(int(number) for number in numbers.groups()) < OLDEST_TORCH
+
+
+def _newerTorch(version: str) -> DependencyState:
+    # Without a button: other extensions may need the old one, so the user decides.
+    return DependencyState(
+        NEEDS_NEWER_TORCH,
+        f"PyTorch {version} is installed, but {TORCH_REQUIREMENT[2:]} or later is needed: uninstall it in the "
+        "module PyTorch Utils, restart Slicer and install it again there.",
+    )
+
+
 class SlicerPackages:
     """What Slicer can do about packages; the tests give a stand-in."""
 
     def torchFound(self) -> bool:
         """True when torch can be imported; does not import it."""
         return importlib.util.find_spec("torch") is not None
+
+    def torchVersion(self) -> str:
+        """The version of the torch that is installed; empty if nobody knows."""
+        try:
+            return importlib.metadata.version("torch")
+        except importlib.metadata.PackageNotFoundError:
+            return ""
 
     def extensionFound(self) -> bool:
         """True when the PyTorch extension is loaded."""
@@ -117,7 +143,8 @@ class Dependencies:
     def check(self) -> DependencyState:
         """What is missing now; quick, and without consequences."""
         if self._packages.torchFound():
-            return STATES[READY]
+            version = self._packages.torchVersion()
+            return _newerTorch(version) if _tooOld(version) else STATES[READY]
         if self._packages.extensionFound():
             return STATES[NEEDS_TORCH]
         return STATES[NEEDS_RESTART if self._extensionInstalled else NEEDS_EXTENSION]
@@ -133,6 +160,7 @@ class Dependencies:
         """
         step: dict[str, Callable[[], None]] = {
             READY: lambda: None,
+            NEEDS_NEWER_TORCH: lambda: None,
             NEEDS_TORCH: self._installTorch,
             NEEDS_EXTENSION: self._installExtension,
             NEEDS_RESTART: self._packages.restart,

@@ -38,6 +38,10 @@ class NothingMissing:
         """Yes."""
         return True
 
+    def torchVersion(self) -> str:
+        """Nobody asks."""
+        return ""
+
 
 class BallPredictor:
     """Finds a ball around each click.

@@ -19,7 +19,10 @@ class Packages:
 
     def __init__(self, torch=False, extension=False, agrees=True, works=True):
         self.torch, self.extension, self.agrees, self.works = torch, extension, agrees, works
-        self.calls = []
+        self.calls, self.version = [], "2.8.0+cpu"
+
+    def torchVersion(self):
+        return self.version
 
     def torchFound(self):
         return self.torch
@@ -51,6 +54,27 @@ def test_with_torch_nothing_is_missing_and_nothing_is_done():
     state = Dependencies(packages).check()
     assert state.ready and not state.text and not state.button
     assert Dependencies(packages).proceed().ready and packages.calls == []
+
+
+@pytest.mark.parametrize("version, usable", [("1.13.1", False), ("2.0.1+cu117", False), ("2.1.0", True)])
+@pytest.mark.parametrize("extension", [False, True])
+def test_a_torch_of_another_extension_that_is_too_old_is_told_and_left_alone(version, usable, extension):
+    """Complaint about the peers: wrong torch/CUDA."""
+    packages = Packages(torch=True, extension=extension)
+    packages.version = version
+    state = Dependencies(packages).check()
+    assert state.ready == usable
+    if not usable:
+        assert version in state.text and "2.1 or later" in state.text and not state.button
+    Dependencies(packages).proceed()
+    assert packages.calls == []
+
+
+@pytest.mark.parametrize("version", ["", "nightly", "10.0"])
+def test_a_version_that_nobody_can_read_is_given_a_try(version):
+    packages = Packages(torch=True)
+    packages.version = version
+    assert Dependencies(packages).check().ready
 
 
 def test_checking_never_installs():

@@ -38,7 +38,9 @@ class Site:
         self.ready(True)
 
     def ready(self, found):
-        packages = types.SimpleNamespace(torchFound=lambda: found, extensionFound=lambda: found)
+        packages = types.SimpleNamespace(
+            torchFound=lambda: found, torchVersion=lambda: "", extensionFound=lambda: found
+        )
         self.effect.session._dependencies._packages = packages
 
     def event(self, eventId, position=A, view="qMRMLSliceWidget", **keys):
