@@ -74,8 +74,8 @@ def _newerTorch(version: str) -> DependencyState:
     # Without a button: other extensions may need the old one, so the user decides.
     return DependencyState(
         NEEDS_NEWER_TORCH,
-        f"PyTorch {version} is installed, but {TORCH_REQUIREMENT[2:]} or later is needed: uninstall it in the "
-        "module PyTorch Utils, restart Slicer and install it again there.",
+        f"PyTorch {version} is installed, but {TORCH_REQUIREMENT[2:]} or later is needed: uninstall it in "
+        "the module PyTorch Utils, restart Slicer and install it again there.",
     )
 
 

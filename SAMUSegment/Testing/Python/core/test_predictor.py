@@ -324,6 +324,7 @@ class SmallGpu(engine_module.TorchEngine):
 )
 @pytest.mark.parametrize("warm", [False, True])
 def test_full_gpu_memory_falls_back_to_the_cpu_and_says_so(volume, center, network, monkeypatch, error, warm):
+    """Complaint about the peers: small GPUs."""
     monkeypatch.setattr(predictor_module, "choose_device", lambda wanted: "cuda")
     choose = engine_module.choose_precision
     monkeypatch.setattr(

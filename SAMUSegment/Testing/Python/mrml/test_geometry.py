@@ -53,6 +53,7 @@ def parents(mrml, volumeMove, segmentationMove):
 @pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("place", PLACES)
 def test_click_in_one_place_gives_the_result_in_that_place(mrml, predictor, place, move):
+    """Complaint about the peers: click in one place, result in another (transforms, oblique, non-axial)."""
     volumeParent, segmentationParent = parents(mrml, *MOVES[move])
     volume = mrml.volume(matrix=PLACES[place], parent=volumeParent)
     segmentation = mrml.segmentation(parent=segmentationParent)

@@ -173,7 +173,7 @@ def test_an_engine_that_refuses_in_silence_is_heard(mrml, predictor, logic):
 
 
 def test_a_structure_larger_than_the_field_of_view_is_reported(mrml):
-    """Complaint about the peers: cut without a word."""
+    """Complaint about the peers: a structure larger than the field of view cut without a word."""
     predictor = StandInPredictor(radius=30.0, size=32)
     volume, segmentation = mrml.volume(np.zeros((90, 90, 90), np.int16)), mrml.segmentation()
     logic = SAMUSegmentLogic(predictor)

@@ -51,7 +51,7 @@ def site(mrml, predictor):
 
 
 def test_neighbouring_segments_are_not_erased(site):
-    """Complaint about the peers: the default must leave neighbours alone."""
+    """Complaint about the peers: neighbouring segments erased. The default leaves them alone."""
     result = site.click_()
     ball = site.voxels(result.segmentID)
     assertBall(ball, site.distance, site.radius)
@@ -99,7 +99,7 @@ AREAS = {
 @pytest.mark.parametrize("clickMode", ["new", "set"])
 @pytest.mark.parametrize("area", AREAS)
 def test_masks_are_not_ignored(site, area, clickMode):
-    """Complaint about the peers: every editable area of the Segment Editor bounds the result."""
+    """Complaint about the peers: masks ignored. Every editable area of the Segment Editor bounds the result."""
     site.editor.SetMaskMode(area)
     site.editor.SetMaskSegmentID(site.hidden)
     result = site.click_(mode=clickMode)

@@ -51,7 +51,7 @@ def dice(first, second):
 
 
 def test_a_click_with_the_bundled_network_needs_no_network_connection(mrml, realPredictor, offline):
-    """Complaints about the peers: server and install pain, no offline use."""
+    """Complaint about the peers: server and install pain, no offline use."""
     volume, organ = abdomen(mrml)
     logic, segmentation = SAMUSegmentLogic(realPredictor), mrml.segmentation()
     result = logic.segmentFromPoint(volume, worldOf(volume, CENTER), segmentation)
