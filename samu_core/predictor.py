@@ -17,6 +17,7 @@ from samu_core.engine import (
     choose_device,
     choose_precision,
     device_title,
+    fused_engine,
     import_torch,
     is_out_of_memory,
 )
@@ -48,6 +49,24 @@ class _Call:
     def check(self) -> None:
         if self.cancelled is not None and self.cancelled():
             raise Cancelled()
+
+
+class _Counter:
+    """How many threads are inside `counted`."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        with self._lock:
+            self.value += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.value -= 1
 
 
 @dataclass
@@ -98,6 +117,9 @@ class Predictor:
         patch_size: voxels along each axis of the patch, a multiple of 32.
         reuse_radius_mm: a click this close to the centre of the last patch is predicted in that patch
             instead of one of its own. 0: every click has its own patch.
+        region: leave the finest levels out where the coarse ones find nothing; the logits there are -20. For
+            the CPU; less time, but parts far from everything else may be missed.
+        fused: on a CPU, run the network in fused operations if they can be had here.
         on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
 
     Attributes:
@@ -113,6 +135,8 @@ class Predictor:
         *,
         patch_size: int = PATCH_SIZE,
         reuse_radius_mm: float = 0.0,
+        region: bool = False,
+        fused: bool = True,
         on_notice: Callable[[str], None] | None = None,
     ):
         self.notice = ""
@@ -121,8 +145,10 @@ class Predictor:
         self._network = network
         self._patch_size = patch_size
         self._reuse_radius_mm = reuse_radius_mm
+        self._fused, self._region = fused, region
         self._on_notice = on_notice
         self._lock = threading.Lock()
+        self._waiting = _Counter()
         self._chosen: tuple[str, str] | None = None
         self._engine: Any = None
         self._encoded: _Encoded | None = None
@@ -174,7 +200,7 @@ class Predictor:
         """
         point = volume.require_inside(point_ras)
         call = _Call(cancelled, progress)
-        with self._lock:
+        with self._click_turn():
             call.check()
             encoded = self._patch(volume, point, spacing, call)
             logits = self._logits(encoded, point, call)
@@ -189,6 +215,38 @@ class Predictor:
                 inside=encoded.inside,
                 notice=call.notice,
             )
+
+    def prefetch(
+        self,
+        volume: Volume,
+        point_ras: Any,
+        *,
+        spacing: float | str = PATCH_SPACING_MM,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Encode the patch of a click that may come (the cursor rests); the click then costs the decoder only.
+
+        A click elsewhere drops it, and a click that waits goes first. Takes the place of the last patch.
+
+        Args:
+            volume, point_ras, spacing: as `predict`.
+            cancelled: asked between stages; True gives up.
+
+        Returns:
+            True when the features are at hand. What `predict` would raise for this click counts as False.
+        """
+        call = _Call(lambda: self._waiting.value > 0 or (cancelled is not None and cancelled()), None)
+        try:
+            point = volume.require_inside(point_ras)
+            with self._lock:
+                self._encode(self._patch(volume, point, spacing, call), call)
+        except SamuError:
+            return False
+        except Exception as error:
+            if self._choice()[0] == "cpu" or not is_out_of_memory(error):
+                raise
+            return False  # the click itself will move to the CPU and say so
+        return True
 
     def warm_up(self) -> float:
         """Load the network and run it once, so that the first click is as fast as the others.
@@ -260,7 +318,27 @@ class Predictor:
         self._move_to_cpu(encoded, call)
         return self._run(encoded, point, call)
 
+    @contextmanager
+    def _click_turn(self) -> Iterator[None]:
+        """The lock, with prefetches giving way."""
+        with self._waiting.counted():
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _run(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+        self._encode(encoded, call)
+        with call.stage("decode"):
+            logits = self._engine.decode(encoded.features, encoded.grid.fraction_kji(point))
+        call.check()
+        if np.isfinite(logits).all():
+            return logits
+        return self._repeat_exactly(encoded, point, call)
+
+    def _encode(self, encoded: _Encoded, call: _Call) -> None:
+        """The features of a patch, if it has none yet."""
         normalized = None
         if encoded.features is None:
             with call.stage("normalize"):
@@ -272,12 +350,6 @@ class Predictor:
             with call.stage("encode"):
                 encoded.features = self._engine.encode(normalized)
             self._encoded = encoded
-        with call.stage("decode"):
-            logits = self._engine.decode(encoded.features, encoded.grid.fraction_kji(point))
-        call.check()
-        if np.isfinite(logits).all():
-            return logits
-        return self._repeat_exactly(encoded, point, call)
 
     def _load(self, call: _Call) -> None:
         if self._engine is not None:
@@ -289,7 +361,10 @@ class Predictor:
                 from samu_core.weights import load_network
 
                 self._network = load_network(self._weights, map_location="cpu")
-            self._engine = TorchEngine(self._network, device, precision)
+            if self._fused:
+                self._engine = fused_engine(self._network, device, precision, self._patch_size, self._region)
+            if self._engine is None:
+                self._engine = TorchEngine(self._network, device, precision)
 
     def _repeat_exactly(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
         """Half precision may overflow on unusual images; float32 does not, with sound weights."""

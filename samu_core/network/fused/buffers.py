@@ -1,7 +1,7 @@
 """Memory that is used again from click to click.
 
-A fresh tensor of 100 MB costs tens of milliseconds in page faults, on virtual machines hundreds, and the C library
-gives large blocks back to the system as soon as they are freed.
+A fresh tensor of 100 MB costs tens of milliseconds in page faults, on virtual machines hundreds, and the C
+library gives large blocks back to the system as soon as they are freed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import weakref
 import torch
 
 HUGE_PAGE = 2**21
+LARGEST_TRANSIENT = 31 * 2**20  # bytes; glibc learns from blocks below 32 MiB only
 HUGE_FROM = 2**22  # bytes from which huge pages are asked for
 
 
@@ -19,7 +20,7 @@ def raw_memory(size: int) -> torch.Tensor:
     """`size` bytes as uint8; on Linux in huge pages if the system grants them (a 512th of the faults)."""
     if size < HUGE_FROM or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
-    memory = mmap.mmap(-1, size + HUGE_PAGE)
+    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         memory.madvise(mmap.MADV_HUGEPAGE)
     except OSError:
@@ -27,6 +28,14 @@ def raw_memory(size: int) -> torch.Tensor:
     block = torch.frombuffer(memory, dtype=torch.uint8)  # keeps the mapping alive
     start = -block.data_ptr() % HUGE_PAGE
     return block[start : start + size]
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed blocks of up to 31 MiB for the next call instead of returning them.
+
+    glibc takes the largest block that was ever freed for the measure. Nothing is written, so nothing is used.
+    """
+    torch.empty(LARGEST_TRANSIENT, dtype=torch.uint8)
 
 
 class Buffers:

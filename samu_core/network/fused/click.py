@@ -14,8 +14,8 @@ from samu_core.network.click_maps import LOCAL_WIDTHS, RADII, WIDTHS, local_spre
 from samu_core.network.fused.buffers import Buffers
 from samu_core.network.prompt_attention import PLACE_RADIUS
 
-SLAB = 16  # slices of the full resolution at a time
-# Below these the exponentials and products would be denormal numbers, which some CPUs take 100 times as long for.
+SLAB = 8  # slices of the full resolution at a time
+# Below these the exponentials and products would be denormal numbers, which are very slow on some CPUs.
 SMALLEST_EXPONENT = -80.0
 SMALLEST_FACTOR = 1e-12
 
@@ -23,7 +23,7 @@ Box = tuple[slice, slice, slice]  # KJI, every slice with start and stop
 
 
 def smooth_into(patch: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """`click_maps.smooth` of (D, H, W), written to `out`: torch's pooling visits all 27 neighbours instead."""
+    """`click_maps.smooth` of (D, H, W), written to `out`; torch's pooling visits all 27 neighbours."""
     between = torch.empty_like(out)
     _sum_of_three(patch, 2, out)
     _sum_of_three(out, 1, between)
@@ -77,9 +77,7 @@ class ClickMapsOfOne:
         self.scales = [-0.5 / width**2 for width in widths]
         self.factors = [[factors_of(smoothed.shape, prompt, radius) for radius in RADII]]
         for _ in range(1, levels):
-            self.factors.append(
-                [[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]]
-            )
+            self.factors.append([[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]])
         self.pooled = self._pooled(levels)
 
     def rows(self, level: int, box: Box, dtype: torch.dtype) -> torch.Tensor:

@@ -12,7 +12,6 @@ from samu_core.network.fused.encoder import COARSE_SLAB, Features
 from samu_core.network.fused.operations import Convolution, UpConvolution, folded_block, voxels_of
 from samu_core.prompt import PointPrompt
 
-
 # Logit where a box left the network out: no threshold that can be chosen reaches it.
 OUTSIDE = -20.0
 
@@ -89,8 +88,12 @@ class SlabLevel(Level):
             count = stop - start
             target = joined[:, :, 2 : 2 + count]
             part = (slice(start, stop), j, i)
-            up = self.up(_of_box(below, below_box, part))
-            torch.add(up, skip[(slice(None), slice(None), *part)], out=target)
+            # Not kept in a variable: the next one shall find this one's memory free.
+            torch.add(
+                self.up(_of_box(below, below_box, part)),
+                skip[(slice(None), slice(None), *part)],
+                out=target,
+            )
             self.join.add_to(voxels_of(target), maps, part)
             last = stop == k.stop
             if last:
@@ -184,7 +187,9 @@ class FusedDecoder:
         skip = click.features.skips[1]
         level.run(below, whole(below.shape[2:]), skip, click.maps, box, self.scratch, take)
         sampled = sample_at(made, _within(click.prompt, box, skip.shape[2:]))
-        gates = Gates(click.module.attention["1"], click.encoded, click.prompt, skip.shape[2:], sampled=sampled)
+        gates = Gates(
+            click.module.attention["1"], click.encoded, click.prompt, skip.shape[2:], sampled=sampled
+        )
         gates.apply(made, box, self.scratch)
         return made
 
@@ -211,7 +216,7 @@ class FusedDecoder:
         self.fine[0].run(*arguments, box, self.scratch, take)
 
     def _finest_gates(self, click: _Click, arguments, shape) -> Gates:
-        """Attention reads the finest features at the click, before any slab: convolve a few voxels around it."""
+        """Attention reads the finest features at the click before any slab is there: convolve a few voxels."""
         box = []
         for place, size in zip(click.prompt.position[0].tolist(), shape):
             low = int(min(max(place * size - 0.5, 0), size - 1))

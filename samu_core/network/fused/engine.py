@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from samu_core.network.fused.buffers import Buffers
+from samu_core.network.fused.buffers import Buffers, keep_freed_memory
 from samu_core.network.fused.decoder import FusedDecoder
 from samu_core.network.fused.encoder import Features, FusedEncoder
 from samu_core.network.fused.region import RegionOfInterest
@@ -21,6 +21,7 @@ class FusedNetwork:
     """
 
     def __init__(self, network, dtype: torch.dtype, size) -> None:
+        keep_freed_memory()
         self.scratch = Buffers()
         self.encoder = FusedEncoder(network, dtype, size, self.scratch)
         self.decoder = FusedDecoder(network, dtype, size, self.scratch)
