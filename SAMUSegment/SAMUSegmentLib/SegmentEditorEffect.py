@@ -136,9 +136,13 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def updateMRMLFromGUI(self, *_args: Any) -> None:
         """The user changed an option."""
         view = list(FieldOfView)[max(self.fieldOfViewBox.currentIndex, 0)]
-        self.scriptedEffect.setParameter("Threshold", float(self.thresholdSlider.value))
-        self.scriptedEffect.setParameter("ClickedComponent", int(self.componentBox.checked))
-        self.scriptedEffect.setParameter("FieldOfView", view.value)
+        # All are read before the first is written: that updates the widgets from the node.
+        for name, value in (
+            ("Threshold", float(self.thresholdSlider.value)),
+            ("ClickedComponent", int(self.componentBox.checked)),
+            ("FieldOfView", view.value),
+        ):
+            self.scriptedEffect.setParameter(name, value)
         if self.session is not None:
             self.session.controller.setOptions(self._options())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from SAMUSegmentLib.options import FieldOfView
 from test_effect import A, B, Site
 
 
@@ -72,3 +73,21 @@ def test_the_slider_goes_on_after_it_emptied_a_segment_and_the_editor_selected_a
     site.effect.thresholdSlider.value = 0.5
     site.finish()
     assert site.state == before and site.selected == mine
+
+
+def test_writing_one_option_does_not_lose_another(site, monkeypatch):
+    """In Slicer a parameter that is set modifies the editor's node, which updates the effect's widgets."""
+    write = site.editor.setParameter
+
+    def setParameter(name, value):
+        changed = site.editor.parameter(name) != str(value)
+        write(name, value)
+        if changed:
+            site.effect.updateGUIFromMRML()
+
+    monkeypatch.setattr(site.editor, "setParameter", setParameter)
+    site.editor.parameters["Threshold"] = "0.4999999999"
+    site.effect.componentBox.checked = False
+    assert site.editor.integerParameter("ClickedComponent") == 0 and not site.effect.componentBox.checked
+    site.effect.fieldOfViewBox.currentIndex = 2
+    assert site.effect.session.controller.options.fieldOfView is list(FieldOfView)[2]

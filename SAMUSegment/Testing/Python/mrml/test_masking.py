@@ -99,7 +99,7 @@ AREAS = {
 @pytest.mark.parametrize("clickMode", ["new", "set"])
 @pytest.mark.parametrize("area", AREAS)
 def test_masks_are_not_ignored(site, area, clickMode):
-    """Complaint about the peers: masks ignored. Every editable area of the Segment Editor bounds the result."""
+    """Complaint about the peers: masks ignored. Every editable area bounds the result."""
     site.editor.SetMaskMode(area)
     site.editor.SetMaskSegmentID(site.hidden)
     result = site.click_(mode=clickMode)

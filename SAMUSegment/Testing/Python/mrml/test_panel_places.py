@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import enum
+import typing
+
 import numpy as np
+import panel_fakes
 import pytest
 from mrml_scene import segmentationState
+from slicer import vtkMRMLNode
 from test_panel import A, B, Panel
 
 PLACE_MODE = "activeMarkupsPlaceModeChanged(bool)"
@@ -95,3 +100,49 @@ def test_the_threshold_is_for_the_next_click_after_another_selection(panel, what
         "volume": panel.parameters.inputVolume,
     }
     assert chosen[what] == other
+
+
+# Which widget slicer.parameterNodeWrapper's connectGui takes for which type; it raises for any other pair.
+CONNECTORS = {
+    "ctkSliderWidget": float,
+    "QCheckBox": bool,
+    "QComboBox": enum.Enum,
+    "qMRMLNodeComboBox": vtkMRMLNode,
+}
+
+
+def test_widgets_of_parameters_are_of_a_class_that_can_be_connected(panel):
+    from SAMUSegmentLib.parameters import SAMUSegmentParameterNode
+
+    kinds = SAMUSegmentParameterNode.allParameters
+    for widgetClass, parameter in panel_fakes.uiWidgets().values():
+        if not parameter:
+            continue
+        kind, notes = kinds[parameter], ()
+        if typing.get_origin(kind) is typing.Annotated:
+            kind, *notes = typing.get_args(kind)
+        assert issubclass(kind, CONNECTORS[widgetClass]), parameter
+        if kind is float:
+            assert [note for note in notes if hasattr(note, "minimum")], "a slider needs a range"
+        if widgetClass == "QComboBox":
+            assert len({choice.label() for choice in kind}) == len(kind)
+
+
+def test_widgets_that_need_the_scene_are_connected_to_it():
+    root = panel_fakes.ElementTree.parse(panel_fakes.UI_FILE).getroot()
+    panel = root.find("widget")
+    assert panel.get("class") == "qMRMLWidget"
+    connected = {
+        entry.findtext("receiver")
+        for entry in root.iter("connection")
+        if entry.findtext("sender") == panel.get("name")
+        and entry.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
+        and entry.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
+    }
+    # qMRMLSegmentationShow3DButton takes its node only.
+    classes = ("qMRMLNodeComboBox", "qMRMLSegmentsTableView", "qSlicerMarkupsPlaceWidget")
+    need = {name for name, (kind, _) in panel_fakes.uiWidgets().items() if kind in classes}
+    assert connected == need and len(need) == 4
+    described = {entry.findtext("class") for entry in root.iter("customwidget")}
+    used = {kind for kind, _ in panel_fakes.uiWidgets().values() if not kind.startswith("Q")}
+    assert used <= described
