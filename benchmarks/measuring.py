@@ -1,0 +1,90 @@
+"""What the benchmarks share: networks with random weights, interleaved timing, tables, CSV, machine."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def random_network(seed: int = 0):
+    """A SAMU of the default architecture whose BatchNorms do something; times depend on no weight."""
+    import torch
+
+    from samu_core.network import SAMU
+
+    torch.manual_seed(seed)
+    network = SAMU().eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.3, 1.5)
+    return network
+
+
+def machine(threads: int | None = None) -> str:
+    """One line: processor, threads, system, torch."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    isa = torch.backends.cpu.get_cpu_capability()
+    threads = threads or torch.get_num_threads()
+    return f"{name} ({isa}), {threads} threads, {platform.system()}, torch {torch.__version__}"
+
+
+def load_average() -> str:
+    """What else the machine does, for honesty: "load 0.1"; empty where the system does not tell."""
+    import os
+
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+
+
+def timed(times: dict[str, list[float]], name: str, function: Callable):
+    """What the function returns; its seconds are added to `times`."""
+    start = time.perf_counter()
+    result = function()
+    times.setdefault(name, []).append(time.perf_counter() - start)
+    return result
+
+
+def medians(times: dict[str, list[float]], warm_up: int = 1) -> dict[str, float]:
+    """Median seconds per name, without the first rounds."""
+    return {name: statistics.median(values[warm_up:]) for name, values in times.items()}
+
+
+def write_csv(path: Path, times: dict[str, list[float]]) -> None:
+    """One row per measurement: name, round, seconds."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "round", "seconds"])
+        for name, values in times.items():
+            writer.writerows([name, n, f"{value:.6f}"] for n, value in enumerate(values))
+    print(f"wrote {path}")
+
+
+def plot_bars(path: Path, values: dict[str, float], label: str) -> None:
+    """Horizontal bars, one per name."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(values) + 1), layout="constrained")
+    bars = axes.barh(list(values)[::-1], list(values.values())[::-1])
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set_xlabel(label)
+    figure.savefig(path, dpi=120)
+    print(f"wrote {path}")
