@@ -34,7 +34,9 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         # Modules look effects up by name: it is not translated.
         scriptedEffect.name = "SAMUSegment"
         scriptedEffect.title = "SAMUSegment"
-        scriptedEffect.perSegment = True
+        # The editor deselects a "per segment" effect as soon as no segment is selected. Ours makes one where
+        # there is none, and another threshold takes it away and makes it anew.
+        scriptedEffect.perSegment = False
         scriptedEffect.requireSegments = False
         AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
         self.interpreter = ClickInterpreter()

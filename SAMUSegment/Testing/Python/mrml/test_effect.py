@@ -341,7 +341,8 @@ def test_a_fault_stops_the_pump_and_is_told(site, monkeypatch):
 
 
 def test_name_and_kind(site):
-    assert site.editor.name == "SAMUSegment" and site.editor.perSegment and not site.editor.requireSegments
+    assert site.editor.name == "SAMUSegment"
+    assert not site.editor.perSegment and not site.editor.requireSegments
     assert "<b>Left-click</b>" in site.effect.helpText() and site.effect.icon()
 
 

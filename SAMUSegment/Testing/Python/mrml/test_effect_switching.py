@@ -91,3 +91,26 @@ def test_writing_one_option_does_not_lose_another(site, monkeypatch):
     assert site.editor.integerParameter("ClickedComponent") == 0 and not site.effect.componentBox.checked
     site.effect.fieldOfViewBox.currentIndex = 2
     assert site.effect.session.controller.options.fieldOfView is list(FieldOfView)[2]
+
+
+def test_the_effect_stays_while_a_threshold_makes_its_new_segment_anew(site):
+    """qMRMLSegmentEditorWidget deselects effects "per segment" when the last segment goes."""
+    segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
+
+    def onRemoved(*_):
+        node.SetSelectedSegmentID(None)
+        if site.editor.perSegment:
+            site.effect.deactivate()
+
+    tag = segmentation.AddObserver(segmentation.SegmentRemoved, onRemoved)
+    site.press(A)
+    for threshold in (0.3, 0.6):
+        site.effect.thresholdSlider.value = threshold
+        site.finish()
+        site.assertBalls(A, threshold=threshold)
+    assert site.editor.logic.CanUndo()
+    site.editor.logic.Undo()
+    segmentation.RemoveObserver(tag)
+    assert segmentation.GetNumberOfSegments() == 0
+    site.press(B)
+    site.assertBalls(B, threshold=0.6)

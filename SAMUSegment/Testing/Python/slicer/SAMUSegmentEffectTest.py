@@ -135,7 +135,9 @@ class SAMUSegmentEffectTest(unittest.TestCase):
         while self.voxels() <= before:
             self.assertLess(time.monotonic(), deadline, "the segment did not grow")
             slicer.app.processEvents()
+        self.assertIsNotNone(self.editor.activeEffect(), "the editor left the effect")
         self.editor.undo()
+        self.assertIsNotNone(self.editor.activeEffect(), "the editor left the effect")
         self.assertEqual(self.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
 
     def test_DoubleAndRightClicksAreSwallowed(self):
