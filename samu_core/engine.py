@@ -1,7 +1,7 @@
 """The network on one device in one precision: arrays in, arrays out.
 
 This is the seam for other ways to run the same network: whatever offers `encode` and `decode` like
-TorchEngine can take its place in the Predictor. On a CPU FusedEngine does where it can.
+TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do where they can.
 """
 
 from __future__ import annotations
@@ -182,16 +182,18 @@ class FusedEngine:
 
 
 def fused_engine(network: Any, device: str, precision: str, size: int, region: bool = False) -> Any:
-    """A FusedEngine, or None where this device, machine, torch or architecture does not allow it.
+    """A FusedEngine, on a GPU a CudaEngine; None where machine, torch or architecture does not allow it.
 
     Args:
         network: as TorchEngine takes it; stays as it is, and may be given to a TorchEngine as well.
         size: edge length of the patches.
         region: run the fine levels only around what the coarse ones found (RegionOfInterest).
     """
-    if device != "cpu" or size % 32:
+    if size % 32:
         return None
     import_torch()
+    if device != "cpu":
+        return _cuda_engine(network, device, precision, size)
     try:
         from samu_core.network import fused
         from samu_core.network.fused.region import RegionOfInterest
@@ -199,3 +201,11 @@ def fused_engine(network: Any, device: str, precision: str, size: int, region: b
         return None
     built = fused.build(network.eval(), precision, size)
     return None if built is None else FusedEngine(built, RegionOfInterest() if region else None)
+
+
+def _cuda_engine(network: Any, device: str, precision: str, size: int) -> Any:
+    try:
+        from samu_core.cuda_engine import cuda_engine
+    except ImportError:
+        return None
+    return cuda_engine(network, device, precision, size)

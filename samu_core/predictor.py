@@ -7,11 +7,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from samu_core.calls import Call, Counter, Encoded
 from samu_core.engine import (
     TorchEngine,
     choose_device,
@@ -21,86 +21,10 @@ from samu_core.engine import (
     import_torch,
     is_out_of_memory,
 )
-from samu_core.errors import Cancelled, SamuError
+from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
 from samu_core.prediction import Prediction
-
-
-@dataclass
-class _Call:
-    """What one call of predict() brings along."""
-
-    cancelled: Callable[[], bool] | None
-    progress: Callable[[str], None] | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    notice: str = ""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Cancellation before, progress at, and the time of a stage."""
-        self.check()
-        if self.progress is not None:
-            self.progress(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def check(self) -> None:
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled()
-
-
-class _Counter:
-    """How many threads are inside `counted`."""
-
-    def __init__(self) -> None:
-        self.value = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        with self._lock:
-            self.value += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.value -= 1
-
-
-@dataclass
-class _Encoded:
-    """A patch whose features are at hand, and what they were made of."""
-
-    grid: PatchGrid
-    volume: weakref.ref
-    geometry: Any
-    modality: str | None
-    version: Any
-    patch: np.ndarray
-    inside: np.ndarray
-    features: Any = None
-
-    def holds(self, grid: PatchGrid, modality: str | None, patch: np.ndarray) -> bool:
-        """True when the features are those of this very patch."""
-        if self.grid != grid or self.modality != modality:
-            return False
-        # Compared as bits, in which NaN equals NaN.
-        return np.array_equal(patch.view(np.uint32), self.patch.view(np.uint32))
-
-    def same_volume(self, volume: Volume) -> bool:
-        """By promise of its version, or the very same object (whose voxels may have changed)."""
-        return self.promised(volume) or (volume.version is None and self.volume() is volume)
-
-    def promised(self, volume: Volume) -> bool:
-        """True when the version says that place and voxels are unchanged."""
-        return (
-            volume.version is not None
-            and volume.version == self.version
-            and volume.geometry == self.geometry
-            and volume.modality == self.modality
-        )
 
 
 class Predictor:
@@ -148,10 +72,10 @@ class Predictor:
         self._fused, self._region = fused, region
         self._on_notice = on_notice
         self._lock = threading.Lock()
-        self._waiting = _Counter()
+        self._waiting = Counter()
         self._chosen: tuple[str, str] | None = None
         self._engine: Any = None
-        self._encoded: _Encoded | None = None
+        self._encoded: Encoded | None = None
 
     @property
     def device(self) -> str:
@@ -199,7 +123,7 @@ class Predictor:
             Cancelled: `cancelled` said so.
         """
         point = volume.require_inside(point_ras)
-        call = _Call(cancelled, progress)
+        call = Call(cancelled, progress)
         with self._click_turn():
             call.check()
             encoded = self._patch(volume, point, spacing, call)
@@ -224,7 +148,7 @@ class Predictor:
         spacing: float | str = PATCH_SPACING_MM,
         cancelled: Callable[[], bool] | None = None,
     ) -> bool:
-        """Encode the patch of a click that may come (the cursor rests); the click then costs the decoder only.
+        """Encode the patch of a click that may come (the cursor rests); then it costs the decoder only.
 
         A click elsewhere drops it, and a click that waits goes first. Takes the place of the last patch.
 
@@ -235,7 +159,7 @@ class Predictor:
         Returns:
             True when the features are at hand. What `predict` would raise for this click counts as False.
         """
-        call = _Call(lambda: self._waiting.value > 0 or (cancelled is not None and cancelled()), None)
+        call = Call(lambda: self._waiting.value > 0 or (cancelled is not None and cancelled()), None)
         try:
             point = volume.require_inside(point_ras)
             with self._lock:
@@ -258,9 +182,9 @@ class Predictor:
         start = time.perf_counter()
         grid = PatchGrid((0.0, 0.0, 0.0), self._patch_size)
         patch = np.zeros((self._patch_size,) * 3, np.float32)
-        nowhere = _Encoded(grid, lambda: None, None, None, None, patch, np.ones(patch.shape, bool))
+        nowhere = Encoded(grid, lambda: None, None, None, None, patch, np.ones(patch.shape, bool))
         with self._lock:
-            self._logits(nowhere, np.zeros(3), _Call(None, None))
+            self._logits(nowhere, np.zeros(3), Call(None, None))
             self._encoded = None
         return time.perf_counter() - start
 
@@ -276,7 +200,7 @@ class Predictor:
             self._chosen = (device, choose_precision(self._wanted[1], device))
         return self._chosen
 
-    def _patch(self, volume: Volume, point: np.ndarray, spacing: float | str, call: _Call) -> _Encoded:
+    def _patch(self, volume: Volume, point: np.ndarray, spacing: float | str, call: Call) -> Encoded:
         """The patch for a click; with features if it is the last one."""
         grid = PatchGrid.for_click(volume, point, spacing, self._patch_size)
         last = self._encoded
@@ -289,7 +213,7 @@ class Predictor:
         if last is not None and last.holds(grid, volume.modality, patch):
             last.volume, last.geometry, last.version = weakref.ref(volume), volume.geometry, volume.version
             return last
-        return _Encoded(
+        return Encoded(
             grid,
             weakref.ref(volume),
             volume.geometry,
@@ -299,7 +223,7 @@ class Predictor:
             np.isfinite(patch),
         )
 
-    def _may_reuse(self, last: _Encoded, volume: Volume, grid: PatchGrid) -> bool:
+    def _may_reuse(self, last: Encoded, volume: Volume, grid: PatchGrid) -> bool:
         """True when the click lies close enough to the centre of the last patch of this volume."""
         if self._reuse_radius_mm <= 0 or (last.grid.size, last.grid.spacing) != (grid.size, grid.spacing):
             return False
@@ -307,7 +231,7 @@ class Predictor:
         within = min(self._reuse_radius_mm, grid.size * grid.spacing / 2)
         return distance <= within and last.geometry == volume.geometry and last.same_volume(volume)
 
-    def _logits(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+    def _logits(self, encoded: Encoded, point: np.ndarray, call: Call) -> np.ndarray:
         """Encode if need be, decode; on the CPU if the GPU's memory is too small."""
         try:
             return self._run(encoded, point, call)
@@ -328,7 +252,7 @@ class Predictor:
         finally:
             self._lock.release()
 
-    def _run(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+    def _run(self, encoded: Encoded, point: np.ndarray, call: Call) -> np.ndarray:
         self._encode(encoded, call)
         with call.stage("decode"):
             logits = self._engine.decode(encoded.features, encoded.grid.fraction_kji(point))
@@ -337,10 +261,10 @@ class Predictor:
             return logits
         return self._repeat_exactly(encoded, point, call)
 
-    def _encode(self, encoded: _Encoded, call: _Call) -> None:
+    def _encode(self, encoded: Encoded, call: Call) -> None:
         """The features of a patch, if it has none yet."""
         normalized = None
-        if encoded.features is None:
+        if encoded.features is None and not hasattr(self._engine, "encode_raw"):
             with call.stage("normalize"):
                 normalized = normalize_patch(encoded.patch, encoded.modality)
         self._load(call)
@@ -348,10 +272,13 @@ class Predictor:
             # The old features go first: both together may not fit.
             self._encoded = None
             with call.stage("encode"):
-                encoded.features = self._engine.encode(normalized)
+                if normalized is None:  # the engine normalises on its device
+                    encoded.features = self._engine.encode_raw(encoded.patch, encoded.modality)
+                else:
+                    encoded.features = self._engine.encode(normalized)
             self._encoded = encoded
 
-    def _load(self, call: _Call) -> None:
+    def _load(self, call: Call) -> None:
         if self._engine is not None:
             return
         device, precision = self._choice()
@@ -366,7 +293,7 @@ class Predictor:
             if self._engine is None:
                 self._engine = TorchEngine(self._network, device, precision)
 
-    def _repeat_exactly(self, encoded: _Encoded, point: np.ndarray, call: _Call) -> np.ndarray:
+    def _repeat_exactly(self, encoded: Encoded, point: np.ndarray, call: Call) -> np.ndarray:
         """Half precision may overflow on unusual images; float32 does not, with sound weights."""
         device, precision = self._choice()
         self._encoded, encoded.features = None, None
@@ -376,7 +303,7 @@ class Predictor:
         self._say(f"The result in {precision} was not a number; this and later clicks use float32.", call)
         return self._run(encoded, point, call)
 
-    def _move_to_cpu(self, encoded: _Encoded, call: _Call) -> None:
+    def _move_to_cpu(self, encoded: Encoded, call: Call) -> None:
         torch = import_torch()
         self._encoded, encoded.features, self._engine = None, None, None
         self._chosen = ("cpu", choose_precision("auto", "cpu"))
@@ -390,7 +317,7 @@ class Predictor:
             call,
         )
 
-    def _say(self, text: str, call: _Call) -> None:
+    def _say(self, text: str, call: Call) -> None:
         self.notice = call.notice = text
         if self._on_notice is not None:
             self._on_notice(text)

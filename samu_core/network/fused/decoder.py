@@ -216,7 +216,7 @@ class FusedDecoder:
         self.fine[0].run(*arguments, box, self.scratch, take)
 
     def _finest_gates(self, click: _Click, arguments, shape) -> Gates:
-        """Attention reads the finest features at the click before any slab is there: convolve a few voxels."""
+        """Attention reads the finest features at the click before any slab exists: convolve a few voxels."""
         box = []
         for place, size in zip(click.prompt.position[0].tolist(), shape):
             low = int(min(max(place * size - 0.5, 0), size - 1))

@@ -118,7 +118,7 @@ class FusedEncoder:
         return current
 
     def _with_margin(self, name: str, channels: int, shape, cleared: bool = True) -> torch.Tensor:
-        """Scratch volume with a slice of zeros before the first and behind the last: slabs reach into them."""
+        """Scratch volume with a slice of zeros before the first and after the last: slabs reach into them."""
         volume = self.scratch.volume(name, channels, (shape[0] + 2, *shape[1:]), self.dtype)
         if cleared:
             volume[:, :, 0].zero_()

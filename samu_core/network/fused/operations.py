@@ -1,7 +1,7 @@
 """Convolution, bias, ReLU and residual as single calls of oneDNN.
 
 These are private operators of torch (its compiler uses them). They may be missing or change their arguments,
-so nothing here is used before `samu_core.network.fused.build` has compared the result with the plain network's.
+so nothing here is used before `build` has compared the result with the plain network's.
 All volumes are (1, C, D, H, W) in channels_last_3d memory.
 """
 

@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 from samu_core.engine import FusedEngine, TorchEngine, choose_precision, fused_engine  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.network import SAMU, SAMUConfig, fused  # noqa: E402
-from samu_core.network.fused import build as build_module  # noqa: E402
 from samu_core.network.fused import click as click_module  # noqa: E402
 from samu_core.network.fused.buffers import Buffers  # noqa: E402
 from samu_core.network.fused.decoder import OUTSIDE  # noqa: E402
+from samu_core.network.fused.engine import FusedNetwork  # noqa: E402
 from samu_core.network.fused.region import RegionOfInterest  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
 
@@ -274,7 +274,7 @@ def test_weights_that_cannot_be_packed_are_used_unpacked(monkeypatch):
 
 
 def test_a_wrong_result_leaves_the_plain_network(monkeypatch):
-    decoder = build_module.FusedNetwork.decode_with_auxiliary
+    decoder = FusedNetwork.decode_with_auxiliary
 
     def wrong(self, *arguments):
         logits, auxiliary = decoder(self, *arguments)
@@ -282,7 +282,7 @@ def test_a_wrong_result_leaves_the_plain_network(monkeypatch):
 
     network = make_network()
     fuse(network)
-    monkeypatch.setattr(build_module.FusedNetwork, "decode_with_auxiliary", wrong)
+    monkeypatch.setattr(FusedNetwork, "decode_with_auxiliary", wrong)
     assert fused.build(network, "float32", SIZE) is None
 
 
