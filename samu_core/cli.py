@@ -41,6 +41,8 @@ COMMANDS = {
     "info": Command("samu_core.commands.info", "show the weights, the device and the versions in use"),
     "demo": Command("samu_core.demo.command", "click through a phantom or an image of yours, with pictures"),
     "evaluate": Command("samu_core.evaluation.cli", "measure one-click accuracy on labelled volumes"),
+    "failures": Command("samu_core.evaluation.failures", "show the worst structures of an evaluation"),
+    "card": Command("samu_core.evaluation.card", "write measured figures into the documents"),
     "make-phantoms": Command(
         "samu_core.evaluation.phantoms", "make a small labelled data set of formulas, to try things"
     ),

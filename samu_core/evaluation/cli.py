@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samu_core.errors import SamuError
+
+# Defaults that a reader of the command wants to see.
+ALWAYS_SAID = ("split", "boundary", "clicks", "seed")
 
 
 def add_arguments(parser):
@@ -61,7 +65,7 @@ def run(args):
         raise SamuError("--workers must be at least 1.")
     if args.tune:
         return _tune(args)
-    from samu_core.evaluation import tables
+    from samu_core.evaluation import reading, tables
     from samu_core.evaluation.protocol import Options
     from samu_core.evaluation.results import by_method
 
@@ -76,6 +80,8 @@ def run(args):
         limit=args.limit,
     )
     methods = Methods(args.model, args.baselines, args.device)
+    # Now, not afterwards: a run that goes on may have replaced its checkpoint by then.
+    checksum = methods.weights_sha256() if args.out else None
     results = by_method(_evaluate(args, methods, options))
     if not any(result.structures for result in results.values()):
         raise SamuError("No structure of this split is large enough to be clicked (60 voxels of 1.5 mm).")
@@ -83,7 +89,10 @@ def run(args):
     table = _heading(args) + tables.markdown_table(results) + "\n" + tables.summary_table(results)
     print(table)
     if args.out:
-        for path in tables.write_all(args.out, results, table):
+        paths = tables.write_all(args.out, results, table)
+        words = ["evaluate", *command_words(args)]
+        paths.append(reading.write_record(args.out, words, checksum))
+        for path in paths:
             _say(f"wrote {path}")
     return 0
 
@@ -101,6 +110,18 @@ class Methods:
         """Whether a network is to run: always, unless only the baselines are asked for."""
         return bool(self.model) or not self.baselines
 
+    @property
+    def path(self):
+        """Of the model's file; None for the bundled one."""
+        return None if self.model in (None, "bundled") else self.model
+
+    def weights_sha256(self):
+        """SHA-256 of the model's file; None when no model runs (a missing file is told when it is loaded)."""
+        from samu_core.weights import find_bundled, sha256
+
+        path = Path(self.path or find_bundled())
+        return sha256(path) if self.has_model and path.is_file() else None
+
     def build(self):
         """{name: method}, the network loaded."""
         from samu_core.evaluation.baselines import tuned_methods
@@ -110,10 +131,22 @@ class Methods:
             from samu_core.evaluation.protocol import NetworkMethod
             from samu_core.weights import load_network
 
-            path = None if self.model in (None, "bundled") else self.model
-            network = load_network(path, map_location=self.device)
+            network = load_network(self.path, map_location=self.device)
             methods["model"] = NetworkMethod(network, self.device)
         return {**methods, **(tuned_methods() if self.baselines else {})}
+
+
+def command_words(args):
+    """The options that give these results, as words of a command line; defaults are left out."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.dest == "help" or (value == action.default and action.dest not in ALWAYS_SAID):
+            continue
+        words += [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
+    return words
 
 
 def _evaluate(args, methods, options):

@@ -250,6 +250,18 @@ def click_patches(
     case: protocol_cases.Case, options: Options = DEFAULTS, only: set[int] | None = None
 ) -> Iterator[tuple[ClickPatch, Target]]:
     """Yield (ClickPatch, Target) of a volume's clicks, structure by structure."""
+    image, labels = read_case(case)
+    spacing = image.geometry.spacing  # (i, j, k)
+    for structure in protocol_cases.find_structures(case, labels.array, spacing, options.seed, only):
+        clicks = protocol_cases.draw_clicks(
+            case, structure, spacing[::-1], options.clicks, options.seed, options.deepest
+        )
+        for click in clicks:
+            yield one_click(image, structure, click, options)
+
+
+def read_case(case: protocol_cases.Case) -> tuple[Volume, Volume]:
+    """Image and label map of a volume. SamuError when they are not on one grid."""
     image, labels = read_volume(case.image_path), read_volume(case.label_path)
     if image.array.shape != labels.array.shape or not np.allclose(
         image.geometry.ijk_to_ras, labels.geometry.ijk_to_ras, atol=1e-2
@@ -257,19 +269,22 @@ def click_patches(
         raise SamuError(
             f"{case.label_path.name} is not on the grid of its image; resample the label map to it."
         )
-    image = Volume(image.array, image.geometry.ijk_to_ras, case.name, case.core_modality)
-    spacing = image.geometry.spacing  # (i, j, k)
-    patch_spacing = options.spacing * protocol_cases.working_spacing(spacing) / 1.5
-    for structure in protocol_cases.find_structures(case, labels.array, spacing, options.seed, only):
-        clicks = protocol_cases.draw_clicks(
-            case, structure, spacing[::-1], options.clicks, options.seed, options.deepest
-        )
-        for click in clicks:
-            point = image.geometry.ijk_to_point(click.position_kji[::-1])
-            grid = PatchGrid.for_click(image, point, patch_spacing, options.size)
-            patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality)
-            around = grid.sample(_label_crop(structure, click.part, image.geometry), "nearest")
-            yield patch, Target(structure, click, around == 2, around >= 1, image.geometry)
+    return Volume(image.array, image.geometry.ijk_to_ras, case.name, case.core_modality), labels
+
+
+def one_click(
+    image: Volume,
+    structure: protocol_cases.Structure,
+    click: protocol_cases.Click,
+    options: Options = DEFAULTS,
+) -> tuple[ClickPatch, Target]:
+    """The patch that a click in a structure gives, and the right answer."""
+    patch_spacing = options.spacing * protocol_cases.working_spacing(image.geometry.spacing) / 1.5
+    point = image.geometry.ijk_to_point(click.position_kji[::-1])
+    grid = PatchGrid.for_click(image, point, patch_spacing, options.size)
+    patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality)
+    around = grid.sample(_label_crop(structure, click.part, image.geometry), "nearest")
+    return patch, Target(structure, click, around == 2, around >= 1, image.geometry)
 
 
 def _label_crop(structure, part, geometry):

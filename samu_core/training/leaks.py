@@ -1,7 +1,7 @@
 """A subject lies in one split only: the check that `samu train` makes before it packs anything.
 
 Who the subject is follows from a volume's name, within one source: its parts that name a sequence, a session
-or a kind of label are dropped: `sts_003_ct` and `sts_003_mrt1` are one subject, `s1Ses1` and `s1Ses2` another.
+or a kind of label are dropped: `sts_003_ct` and `sts_003_mrt1` are one subject, `s1Ses1` and `s1Ses2` are.
 A column `subject` in the manifest overrules the name. Names that say less make subjects too large rather than
 too small, so that the check errs on the safe side.
 """
