@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,12 +34,7 @@ def child(args: argparse.Namespace) -> None:
     volume = make_volume(tuple(args.shape))
     points = make_points(volume, args.clicks)
     made = time.perf_counter()
-    network = None
-    if args.model is None:
-        from measuring import random_network
-
-        network = random_network()
-    predictor = Predictor(args.model, device="cpu", precision=args.precision, network=network)
+    predictor = Predictor(args.model, device="cpu", precision=args.precision)
     seconds, peaks = [], []
     for point in points:
         begin = time.perf_counter()
@@ -59,7 +55,7 @@ def child(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace, shape, precision: str) -> dict[str, float]:
     """Runs one child; seconds and MiB."""
     command = [sys.executable, __file__, "--child", "--shape", *map(str, shape), "--precision", precision]
-    command += ["--clicks", str(args.clicks)] + (["--model", str(args.model)] if args.model else [])
+    command += ["--clicks", str(args.clicks), "--model", str(args.model)]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -116,7 +112,15 @@ def main() -> None:
     if args.child:
         child(args)
         return
-    rows = report(args)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.model is None:
+            from measuring import random_network
+
+            from samu_core.weights import save_weights
+
+            args.model = Path(folder) / "random.npz"
+            save_weights(args.model, random_network(), {})
+        rows = report(args)
     if args.csv:
         with args.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

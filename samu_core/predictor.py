@@ -283,15 +283,18 @@ class Predictor:
             return
         device, precision = self._choice()
         with call.stage("load"):
-            if self._network is None:
+            network = self._network
+            if network is None:
                 import_torch()
                 from samu_core.weights import load_network
 
-                self._network = load_network(self._weights, map_location="cpu")
+                network = load_network(self._weights, map_location="cpu")
             if self._fused:
-                self._engine = fused_engine(self._network, device, precision, self._patch_size, self._region)
+                self._engine = fused_engine(network, device, precision, self._patch_size, self._region)
             if self._engine is None:
-                self._engine = TorchEngine(self._network, device, precision)
+                self._engine = TorchEngine(network, device, precision)
+                self._network = network
+            # Otherwise the weights are in the engine in another form; the file can be read again.
 
     def _repeat_exactly(self, encoded: Encoded, point: np.ndarray, call: Call) -> np.ndarray:
         """Half precision may overflow on unusual images; float32 does not, with sound weights."""

@@ -73,14 +73,14 @@ class SlabLevel(Level):
         Args:
             below: (1, C_below, ...) attended features of the box `below_box` of the level below, which covers
                 `box`.
-            skip: of the whole level.
+            skip: given KJI slices, returns the skip's features there.
             box: edges are even.
             take: called with (slice of k, features (1, C, slices, h, w)); the features are overwritten
                 afterwards.
         """
         k, j, i = box
         rows = (self.channels, j.stop - j.start, i.stop - i.start)
-        joined = self._buffer("joined", self.slab + 3, rows, skip.dtype, buffers)
+        joined = self._buffer("joined", self.slab + 3, rows, below.dtype, buffers)
         joined[:, :, :2].zero_()
         done = k.start
         for start in range(k.start, k.stop, self.slab):
@@ -91,7 +91,7 @@ class SlabLevel(Level):
             # Not kept in a variable: the next one shall find this one's memory free.
             torch.add(
                 self.up(_of_box(below, below_box, part)),
-                skip[(slice(None), slice(None), *part)],
+                skip(part),
                 out=target,
             )
             self.join.add_to(voxels_of(target), maps, part)
@@ -101,7 +101,7 @@ class SlabLevel(Level):
             first = 1 if start == k.start else 0
             source = joined[:, :, first : 2 + count + last]
             made = source.shape[2] - 2
-            out = self._buffer("convolved", made, rows, skip.dtype, buffers)
+            out = self._buffer("convolved", made, rows, below.dtype, buffers)
             self.first.into(out, source, [0, 1, 1])
             take(slice(done, done + made), out)
             done += made
@@ -110,6 +110,19 @@ class SlabLevel(Level):
     def _buffer(self, name: str, depth: int, rows, dtype: torch.dtype, buffers: Buffers) -> torch.Tensor:
         channels, height, width = rows
         return buffers.volume(name, channels, (depth, height, width), dtype)
+
+
+class DecoderParts:
+    """What is used of the plain decoder as it is. The convolutions are not held, so their memory can go."""
+
+    def __init__(self, decoder) -> None:
+        self.bottom = len(decoder.levels)
+        self.attention = decoder.attention
+        self.prompt_encoder = decoder.prompt_encoder
+        self.head, self.auxiliary_head = (
+            tuple(p.detach().flatten(1) if p.dim() > 1 else p.detach() for p in head.parameters())
+            for head in (decoder.head, decoder.auxiliary_head)
+        )
 
 
 class FusedDecoder:
@@ -124,17 +137,13 @@ class FusedDecoder:
 
     def __init__(self, network, dtype: torch.dtype, size, scratch: Buffers) -> None:
         self.scratch = scratch
-        self.module = network.decoder
+        self.parts = DecoderParts(network.decoder)
         self.fine = [
             SlabLevel(network, 0, dtype, size, SLAB),
             SlabLevel(network, 1, dtype, size, COARSE_SLAB),
         ]
         count = len(network.decoder.levels)
         self.coarse = {level: Level(network, level, dtype, size) for level in range(2, count)}
-        self.head = tuple(p.flatten(1) if p.dim() > 1 else p for p in network.decoder.head.parameters())
-        self.auxiliary_head = tuple(
-            p.flatten(1) if p.dim() > 1 else p for p in network.decoder.auxiliary_head.parameters()
-        )
 
     def __call__(self, features: Features, prompt: PointPrompt, choose_box=None):
         """Logits (D, H, W) and those of the auxiliary head (D / 4, H / 4, W / 4), float32.
@@ -143,7 +152,7 @@ class FusedDecoder:
             choose_box: given the auxiliary logits, returns the Box of the auxiliary level outside of which
                 nothing is of interest (logits there are OUTSIDE), or None for everything.
         """
-        click = _Click(self.module, features, prompt, self.scratch)
+        click = _Click(self.parts, features, prompt, self.scratch)
         current = self._coarse_levels(click)
         auxiliary = self._auxiliary(current)
         box = None if choose_box is None else choose_box(auxiliary)
@@ -162,7 +171,7 @@ class FusedDecoder:
     def _coarse_levels(self, click: _Click) -> torch.Tensor:
         """Attended features of level 2, (1, C, D / 4, H / 4, W / 4)."""
         current = click.features.bottom.clone(memory_format=torch.channels_last_3d)
-        bottom = len(self.module.levels)
+        bottom = self.parts.bottom
         click.attend(bottom, current)
         for level in reversed(range(2, bottom)):
             current = self.coarse[level](current, click.features.skips[level], click.maps)
@@ -170,7 +179,7 @@ class FusedDecoder:
         return current
 
     def _auxiliary(self, current: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.auxiliary_head
+        weight, bias = self.parts.auxiliary_head
         logits = voxels_of(current) @ weight[0].to(current.dtype)
         return logits.float().add_(bias).view(current.shape[2:])
 
@@ -185,20 +194,28 @@ class FusedDecoder:
             made[:, :, k.start - start : k.stop - start] = slab
 
         skip = click.features.skips[1]
-        level.run(below, whole(below.shape[2:]), skip, click.maps, box, self.scratch, take)
+        level.run(
+            below,
+            whole(below.shape[2:]),
+            lambda part: skip[(slice(None), slice(None), *part)],
+            click.maps,
+            box,
+            self.scratch,
+            take,
+        )
         sampled = sample_at(made, _within(click.prompt, box, skip.shape[2:]))
         gates = Gates(
-            click.module.attention["1"], click.encoded, click.prompt, skip.shape[2:], sampled=sampled
+            click.parts.attention["1"], click.encoded, click.prompt, skip.shape[2:], sampled=sampled
         )
         gates.apply(made, box, self.scratch)
         return made
 
     def _first_level(self, click: _Click, below, below_box: Box, box: Box, keep: Box, logits) -> None:
         """Logits of the box `keep`, which lies in `box` by at least a voxel or at its border."""
-        skip = click.features.skips[0]
-        arguments = (below, below_box, skip, click.maps)
-        gates = self._finest_gates(click, arguments, skip.shape[2:])
-        head = HeadWithGates(gates, *self.head)
+        finest = click.features.finest
+        arguments = (below, below_box, finest.part, click.maps)
+        gates = self._finest_gates(click, arguments, finest.shape)
+        head = HeadWithGates(gates, *self.parts.head)
 
         def take(k: slice, slab: torch.Tensor) -> None:
             part = slice(max(k.start, keep[0].start), min(k.stop, keep[0].stop))
@@ -226,23 +243,23 @@ class FusedDecoder:
         self.fine[0].run(*arguments, tuple(box), self.scratch, lambda k, slab: parts.append(slab.clone()))
         around = torch.cat(parts, dim=2)
         sampled = sample_at(around, _within(click.prompt, box, shape))
-        return Gates(click.module.attention["0"], click.encoded, click.prompt, shape, sampled=sampled)
+        return Gates(click.parts.attention["0"], click.encoded, click.prompt, shape, sampled=sampled)
 
 
 class _Click:
     """One click during its decoding."""
 
-    def __init__(self, module, features: Features, prompt: PointPrompt, scratch: Buffers) -> None:
-        self.module = module
+    def __init__(self, parts, features: Features, prompt: PointPrompt, scratch: Buffers) -> None:
+        self.parts = parts
         self.features = features
         self.prompt = prompt
         self.scratch = scratch
-        self.encoded = module.prompt_encoder(prompt)
-        self.maps = ClickMapsOfOne(features.smoothed, prompt, len(module.levels), scratch)
+        self.encoded = parts.prompt_encoder(prompt)
+        self.maps = ClickMapsOfOne(features.smoothed, prompt, parts.bottom, scratch)
 
     def attend(self, level: int, features: torch.Tensor) -> None:
         """The attention of a level, on its whole features, in place."""
-        attention, shape = self.module.attention[str(level)], features.shape[2:]
+        attention, shape = self.parts.attention[str(level)], features.shape[2:]
         gates = Gates(attention, self.encoded, self.prompt, shape, features=features)
         gates.apply(features, whole(shape), self.scratch)
 

@@ -11,18 +11,47 @@ from samu_core.network.fused.operations import Convolution, folded_block, max_po
 COARSE_SLAB = 16  # slices of the second level at a time
 
 
+class StemFeatures:
+    """The finest features of a patch, computed where they are needed.
+
+    Kept, they would be the largest thing in memory; computing them again is a twentieth of the decoder.
+
+    Args:
+        stem: 2D convolution over three stacked slices.
+        padded: (D + 2, H + 2, W + 2), the patch within a margin of zeros.
+        scratch: memory that holds nothing between calls.
+    """
+
+    def __init__(self, stem: Convolution, padded: torch.Tensor, scratch: Buffers) -> None:
+        self.stem = stem
+        self.padded = padded
+        self.scratch = scratch
+        self.shape = tuple(n - 2 for n in padded.shape)
+        self.dtype = padded.dtype
+
+    def part(self, box) -> torch.Tensor:
+        """(1, C, d, h, w) of three KJI slices."""
+        k, j, i = box
+        rows = self.padded[k.start : k.stop + 2, j.start : j.stop + 2, i.start : i.stop + 2]
+        triples = rows.unfold(0, 3, 1).permute(0, 3, 1, 2)  # (d, 3, h + 2, w + 2), overlapping
+        stacked = self.scratch.flat("triples", triples.shape, self.dtype).copy_(triples)
+        return self.stem(stacked, [0, 0]).transpose(0, 1)[None]
+
+
 class Features:
     """What a patch is to the decoder. Its memory is used again when the object is gone.
 
     Attributes:
         smoothed: (D, H, W) float32.
-        skips: per decoder level, finest first: the encoder's features where they are added, else the skip's
+        finest: StemFeatures, the skip of level 0.
+        skips: per decoder level from 1 on: the encoder's features where they are added, else the skip's
             half of the convolution over the concatenation, bias included. (1, C_n, D_n, H_n, W_n).
         bottom: (1, C, d, h, w) of the lowest level.
     """
 
     smoothed: torch.Tensor
-    skips: list[torch.Tensor]
+    finest: StemFeatures
+    skips: dict[int, torch.Tensor]
     bottom: torch.Tensor
 
 
@@ -64,39 +93,32 @@ class FusedEncoder:
         features = Features()
         own = self.lender.lend(features)
         features.smoothed = smooth_into(patch, own.flat("smoothed", patch.shape, torch.float32))
-        first = self._first_level(patch, own)
+        features.finest = self._first_level(patch, own)
         current = self._second_level(patch.shape, own)
-        features.skips = [first, own.volume("skip 1", current.shape[1], current.shape[2:], self.dtype)]
+        features.skips = {1: current}
         current = max_pool(current)
         for level, convolutions in enumerate(self.levels[1:], 2):
             for convolution in convolutions:
                 current = convolution(current)
             if level < len(self.levels):
                 half = self.halves[level]
-                features.skips.append(current if half is None else half(current))
+                features.skips[level] = current if half is None else half(current)
                 current = max_pool(current)
         features.bottom = current
         return features
 
-    def _first_level(self, patch: torch.Tensor, own: Buffers) -> torch.Tensor:
+    def _first_level(self, patch: torch.Tensor, own: Buffers) -> StemFeatures:
         """Stem and pooling, slab by slab; the pooled features go to the scratch "pooled 1"."""
         depth, height, width = patch.shape
-        channels = self.stem.out_channels
-        skip = own.volume("skip 0", channels, patch.shape, self.dtype)
-        pooled = self._with_margin("pooled 1", channels, [n // 2 for n in patch.shape])
-        padded = self.scratch.flat("padded", (depth + 2, height, width), self.dtype)
-        padded[0].zero_()
-        padded[-1].zero_()
-        padded[1:-1].copy_(patch)
-        triples = padded.unfold(0, 3, 1).permute(0, 3, 1, 2)  # (D, 3, H, W), overlapping
+        padded = own.flat("padded", (depth + 2, height + 2, width + 2), self.dtype).zero_()
+        padded[1:-1, 1:-1, 1:-1] = patch
+        finest = StemFeatures(self.stem, padded, self.scratch)
+        pooled = self._with_margin("pooled 1", self.stem.out_channels, [n // 2 for n in patch.shape])
         for start in range(0, depth, SLAB):
             stop = min(start + SLAB, depth)
-            slab = skip[:, :, start:stop]
-            stacked = self.scratch.flat("triples", (stop - start, 3, height, width), self.dtype)
-            stacked.copy_(triples[start:stop])
-            self.stem.into(slab[0].transpose(0, 1), stacked, [1, 1])
+            slab = finest.part((slice(start, stop), slice(0, height), slice(0, width)))
             max_pool(slab, out=pooled[:, :, 1 + start // 2 : 1 + stop // 2])
-        return skip
+        return finest
 
     def _second_level(self, shape, own: Buffers) -> torch.Tensor:
         """The convolutions of level 1, slab by slab, into the skip's memory; returns that."""

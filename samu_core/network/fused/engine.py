@@ -21,10 +21,10 @@ class FusedNetwork:
     """
 
     def __init__(self, network, dtype: torch.dtype, size) -> None:
-        keep_freed_memory()
         self.scratch = Buffers()
         self.encoder = FusedEncoder(network, dtype, size, self.scratch)
         self.decoder = FusedDecoder(network, dtype, size, self.scratch)
+        keep_freed_memory()  # only now: what folding the weights used may go
 
     @torch.inference_mode()
     def encode(self, patch: torch.Tensor) -> Features:

@@ -35,7 +35,7 @@ def folded_block(block, output_axis: int = 0) -> tuple[torch.Tensor, torch.Tenso
         bias = bias + convolution.bias.double() * scale
     shape = [1] * convolution.weight.dim()
     shape[output_axis] = -1
-    return (convolution.weight.double() * scale.view(shape)).float(), bias.float()
+    return convolution.weight.detach().float() * scale.float().view(shape), bias.float()
 
 
 def _packed(reorder, weight: torch.Tensor, *layout) -> torch.Tensor:
