@@ -16,6 +16,7 @@ from torch import distributed, nn
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
 from samu_core.training.losses import samu_loss
+from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
 from samu_core.weights import load_network
@@ -42,12 +43,14 @@ class Trainer:
         nn.init.constant_(self.network.decoder.auxiliary_head.bias, settings.output_bias)
         self.network.to(self.device, memory_format=torch.channels_last_3d)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        keep_small_convolutions_exact(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.seconds = 0.0  # training time so far, over all resumes
         self.step = 0
         self.samples = 0
+        self.skipped = 0  # steps of this call without a finite gradient
         self.difficulty = torch.full((1,), 0.1).share_memory_()
         self._recent: list[tuple[float, float, int]] = []
         self.rank, self.ranks = 0, 1
@@ -131,15 +134,19 @@ class Trainer:
         patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
         target = batch.target.to(self.device, non_blocking=True)
         prompt = PointPrompt(batch.position.to(self.device), batch.span)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half_precision()):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             logits, auxiliary = self.network.decode_with_auxiliary(self.network.encode(patch), prompt)
         loss, dice = samu_loss(logits, auxiliary, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._average_over_ranks()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
-        if torch.isfinite(norm):  # a broken batch must not break the run
+        if torch.isfinite(norm):  # a broken batch must not break the run, but many must not go unseen
             self.optimizer.step()
+        else:
+            self.skipped += 1
+            if self.skipped in (1, 10, 100, 1000):
+                LOGGER.warning("%d of %d steps had no finite gradient", self.skipped, self.step + 1)
         self.step += 1
         self.samples += len(patch) * self.ranks
         self._update_ema()
@@ -163,11 +170,6 @@ class Trainer:
         shared = torch.tensor([seconds], device=self.device, dtype=torch.float64)
         distributed.all_reduce(shared)
         return float(shared[0]) / self.ranks
-
-    def _half_precision(self) -> bool:
-        if self.device.type == "cuda":
-            return True
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def _update_ema(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
