@@ -45,6 +45,7 @@ def main(argv=None) -> int:
     prepare.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "gpu.yaml")
     prepare.add_argument("--out", type=Path, required=True)
     prepare.add_argument("--budget-mib", type=float, default=BUDGET_MIB)
+    prepare.add_argument("--per-source", type=int, default=30, help="at most so many volumes of a data set")
     train = commands.add_parser("train", help="one stage, on the machine with the GPU")
     train.add_argument("--stage", type=int, required=True, help="1, 2, ...: trains to the end of that phase")
     train.add_argument("--carry", type=Path, required=True, help="folder of 'prepare'")
@@ -84,7 +85,7 @@ def run_prepare(args) -> int:
     if args.out.exists() and any(args.out.iterdir()):
         raise SamuError(f"{args.out} is not empty; name a new folder.")
     budget = int(args.budget_mib * MIB)
-    pack_small(args.pack, args.out, int(0.8 * budget))
+    pack_small(args.pack, args.out, int(0.8 * budget), args.per_source)
     shutil.copyfile(args.config, args.out / "config.yaml")
     save_bank(load_sources(args.out, settings, cache=args.out), args.out, settings)  # makes the regions too
     if args.data is not None:

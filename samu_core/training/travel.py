@@ -77,13 +77,16 @@ def _box(ids: np.ndarray, number: int, old: np.ndarray, halve: bool) -> list[int
     return [int(bound) for pair in zip(start, stop) for bound in pair]
 
 
-def pack_small(pack: Path, out: Path, budget: int) -> int:
-    """Copy a pack, the largest files shrunk most, until it fits; returns its bytes.
+def pack_small(pack: Path, out: Path, budget: int, most: int = 40) -> int:
+    """Copy a pack, at most `most` volumes of a data set, and halve the largest files until it fits.
+
+    Returns:
+        its bytes.
 
     Raises:
         SamuError: an empty pack, or one that does not fit even at half resolution.
     """
-    names = sorted(Path(pack).glob("*.npz"))
+    names = choose_volumes(pack, most)
     if not names:
         raise SamuError(f"{pack} holds no packed volumes: make them with 'samu train --data DIR'.")
     out.mkdir(parents=True, exist_ok=True)
@@ -99,9 +102,23 @@ def pack_small(pack: Path, out: Path, budget: int) -> int:
     total = sum(sizes.values())
     if total > budget:
         raise SamuError(
-            f"{pack} takes {total / MIB:.0f} MiB even halved, not {budget / MIB:.0f}: take volumes out."
+            f"{pack} takes {total / MIB:.0f} MiB even halved, not {budget / MIB:.0f}: take fewer per source."
         )
     return total
+
+
+def choose_volumes(pack: Path, most: int) -> list[Path]:
+    """The files of a pack, at most `most` of each data set, spread over its names."""
+    sources: dict[str, list[Path]] = {}
+    for path in sorted(Path(pack).glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(file["meta"].tobytes().decode())
+        sources.setdefault(meta["source"], []).append(path)
+    chosen = []
+    for paths in sources.values():
+        places = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
+        chosen += [paths[place] for place in places]
+    return sorted(chosen)
 
 
 def save_bank(sources: Sources, folder: Path, settings: TrainingSettings) -> None:

@@ -68,10 +68,17 @@ def test_the_largest_files_are_halved_until_all_fit(tmp_path):
     assert total <= 0.6 * whole and total == travel.folder_bytes(tmp_path / "small")
     spacing = {n: PackedVolume.load(tmp_path / "small" / f"{n}.npz").spacing for n in ("plain", "noisy")}
     assert spacing == {"plain": 1.5, "noisy": 3.0}
-    with pytest.raises(SamuError, match="take volumes out"):
+    with pytest.raises(SamuError, match="take fewer"):
         travel.pack_small(tmp_path / "pack", tmp_path / "none", 100)
     with pytest.raises(SamuError, match="samu train"):
         travel.pack_small(tmp_path / "empty", tmp_path / "none", 100)
+
+
+def test_a_large_data_set_is_thinned_out_evenly(tmp_path):
+    for number in range(5):
+        volume(f"v{number}").save(tmp_path / f"v{number}.npz")
+    assert [path.stem for path in travel.choose_volumes(tmp_path, 3)] == ["v0", "v2", "v4"]
+    assert len(travel.choose_volumes(tmp_path, 9)) == 5
 
 
 def test_the_carried_bank_is_the_bank(tmp_path, monkeypatch):
