@@ -65,7 +65,12 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-demo
-	$(BIN)/python benchmarks/click.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/engines.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/click.py
+	$(BIN)/python benchmarks/processes.py --edges 64,128,256,512
+	@reason="$$($(BIN)/python tools/environment.py --mrml-reason)"; \
+	if [ -n "$$reason" ]; then echo "The whole click was NOT MEASURED: $$reason."; \
+	else $(BIN)/python benchmarks/whole_click.py; fi
 
 clean:
 	rm -rf "$(VENV)" build dist demo-output samu_core.egg-info .pytest_cache .ruff_cache .hypothesis

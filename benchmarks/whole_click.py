@@ -18,7 +18,8 @@ import measuring  # puts the repository on the path
 import numpy as np
 from click import make_points, make_volume
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "SAMUSegment"))
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "SAMUSegment"), str(REPOSITORY / "SAMUSegment/Testing/Python/mrml")]
 
 STAGES = ("sample", "normalize", "encode", "decode", "mask", "write", "rest", "click", "besides the network")
 
@@ -53,22 +54,15 @@ def main() -> None:
     parser.add_argument("--radius", type=float, default=30.0, help="of the segment, mm")
     args = parser.parse_args()
 
-    import slicer
+    from mrml_scene import MrmlScene
     from SAMUSegmentLib.logic import SAMUSegmentLogic
-    from SAMUSegmentLib.volumes import vtkMatrixFromArray
-    from vtk.util.numpy_support import numpy_to_vtk
 
     from samu_core.commands.common import table
     from samu_core.predictor import Predictor
 
     volume = make_volume(tuple(args.shape))
-    scene = slicer.vtkMRMLScene()
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
-    image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*args.shape)
-    image.GetPointData().SetScalars(numpy_to_vtk(volume.array.ravel(), deep=False))
-    node.SetAndObserveImageData(image)
-    node.SetIJKToRASMatrix(vtkMatrixFromArray(volume.geometry.ijk_to_ras))
+    scene = MrmlScene()
+    node = scene.volume(volume.array, volume.geometry.ijk_to_ras)
 
     predictor = Predictor(network=measuring.random_network(), device="cpu", precision=args.precision)
     predictor.warm_up()

@@ -101,6 +101,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def return_freed_memory() -> None:
+    """Have the C library give the system what was freed, where it can be told to (glibc).
+
+    Loading weights takes three times their size for a moment, and leaves holes.
+    """
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+    except (ImportError, OSError, AttributeError, TypeError):  # another C library
+        pass
+
+
 class TorchEngine:
     """A network moved to a device, with mixed precision and channels-last memory.
 

@@ -20,6 +20,7 @@ from samu_core.engine import (
     fused_engine,
     import_torch,
     is_out_of_memory,
+    return_freed_memory,
 )
 from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM, PatchGrid, Volume
@@ -294,7 +295,10 @@ class Predictor:
             if self._engine is None:
                 self._engine = TorchEngine(network, device, precision)
                 self._network = network
-            # Otherwise the weights are in the engine in another form; the file can be read again.
+            else:
+                # The weights are in the engine in another form; the file can be read again.
+                del network
+                return_freed_memory()
 
     def _repeat_exactly(self, encoded: Encoded, point: np.ndarray, call: Call) -> np.ndarray:
         """Half precision may overflow on unusual images; float32 does not, with sound weights."""

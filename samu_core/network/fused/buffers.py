@@ -6,6 +6,7 @@ library gives large blocks back to the system as soon as they are freed.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import weakref
 
@@ -21,12 +22,11 @@ def raw_memory(size: int) -> torch.Tensor:
     if size < HUGE_FROM or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
     memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:
-        return torch.empty(size, dtype=torch.uint8)
     block = torch.frombuffer(memory, dtype=torch.uint8)  # keeps the mapping alive
     start = -block.data_ptr() % HUGE_PAGE
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        # Not for the rest that fills no huge page: it would occupy a whole one.
+        memory.madvise(mmap.MADV_HUGEPAGE, start, size // HUGE_PAGE * HUGE_PAGE)
     return block[start : start + size]
 
 
