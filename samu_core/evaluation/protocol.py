@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from samu_core.engine import TorchEngine, fused_engine
 from samu_core.errors import SamuError
 from samu_core.evaluation import cases as protocol_cases
 from samu_core.evaluation.metrics import dice, surface_dice
@@ -103,21 +104,25 @@ Progress = Callable[[protocol_cases.Case, int, int], None]
 
 
 class NetworkMethod:
-    """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does."""
+    """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does.
+
+    It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine.
+    """
 
     def __init__(self, network: Any, device: str = "cpu"):
         self.network, self.device = network, device
+        self._engines: dict[int, Any] = {}
 
     def logits(self, patch: ClickPatch) -> np.ndarray:
         """float32 KJI logits of the patch."""
-        import torch
+        engine = self._engine(len(patch.raw))
+        return engine.decode(engine.encode(patch.normalized), patch.fraction_kji)
 
-        from samu_core.prompt import PointPrompt
-
-        image = torch.from_numpy(patch.normalized)[None, None].to(self.device)
-        prompt = PointPrompt.from_fraction(patch.fraction_kji).to(self.device)
-        with torch.inference_mode():
-            return self.network.decode(self.network.encode(image), prompt)[0, 0].float().cpu().numpy()
+    def _engine(self, size: int) -> Any:
+        if size not in self._engines:
+            fused = fused_engine(self.network, self.device, "float32", size)
+            self._engines[size] = fused or TorchEngine(self.network, self.device, "float32")
+        return self._engines[size]
 
     def __call__(self, patch: ClickPatch) -> np.ndarray:
         geometry = patch.grid.geometry
