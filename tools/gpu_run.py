@@ -27,6 +27,7 @@ sys.path.insert(0, str(REPOSITORY))
 START = time.monotonic()
 
 BUDGET_MIB = 36  # with the repository (weights included) and a resume file below the 64 MiB that travel
+VOLUMES_SHARE, DEV_SHARE = 0.62, 0.1  # of the budget; the rest is for the random shapes and the regions
 LIMIT_S = 560  # of a command's wall time; the machine kills it at 600
 RESERVE_S = 45  # for writing what comes back
 QUICK_S = 60  # and for the quick evaluation of the last stage
@@ -45,7 +46,7 @@ def main(argv=None) -> int:
     prepare.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "gpu.yaml")
     prepare.add_argument("--out", type=Path, required=True)
     prepare.add_argument("--budget-mib", type=float, default=BUDGET_MIB)
-    prepare.add_argument("--per-source", type=int, default=30, help="at most so many volumes of a data set")
+    prepare.add_argument("--per-source", type=int, default=22, help="at most so many volumes of a data set")
     train = commands.add_parser("train", help="one stage, on the machine with the GPU")
     train.add_argument("--stage", type=int, required=True, help="1, 2, ...: trains to the end of that phase")
     train.add_argument("--carry", type=Path, required=True, help="folder of 'prepare'")
@@ -85,13 +86,13 @@ def run_prepare(args) -> int:
     if args.out.exists() and any(args.out.iterdir()):
         raise SamuError(f"{args.out} is not empty; name a new folder.")
     budget = int(args.budget_mib * MIB)
-    pack_small(args.pack, args.out, int(0.8 * budget), args.per_source)
+    pack_small(args.pack, args.out, int(VOLUMES_SHARE * budget), args.per_source)
     shutil.copyfile(args.config, args.out / "config.yaml")
     save_bank(load_sources(args.out, settings, cache=args.out), args.out, settings)  # makes the regions too
     if args.data is not None:
         temporary = args.out.with_name(args.out.name + "-dev")
         pack_data(args.data, temporary, split="dev")
-        pack_small(temporary, args.out / "dev", int(0.1 * budget))
+        pack_small(temporary, args.out / "dev", int(DEV_SHARE * budget))
         dev = load_sources(args.out / "dev", replace(settings, shapes=1, shape_size=16))
         save_bank(dev, args.out / "dev", settings)
         shutil.rmtree(temporary)
