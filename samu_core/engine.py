@@ -20,6 +20,8 @@ def import_torch() -> Any:
     """torch, or a SamuError that says how to get it."""
     try:
         import torch
+    except OSError as error:  # on Windows, a library of torch's own that cannot be loaded
+        raise SamuError(f"PyTorch is there but cannot be loaded ({error}); reinstall it.") from error
     except ImportError as error:
         raise SamuError(
             "PyTorch is missing; install it (in Slicer: the PyTorch extension; elsewhere: pip install torch)."

@@ -89,6 +89,21 @@ def test_missing_torch_is_said_in_one_line(monkeypatch):
         engine_module.import_torch()
 
 
+def test_a_torch_that_cannot_be_loaded_is_named(monkeypatch):
+    import builtins
+
+    genuine = builtins.__import__
+
+    def broken(name, *rest, **more):
+        if name == "torch":
+            raise OSError("[WinError 126] c10.dll")
+        return genuine(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(SamuError, match="cannot be loaded.*c10.dll.*reinstall"):
+        engine_module.import_torch()
+
+
 def test_importing_the_predictor_does_not_import_torch():
     code = "import sys, samu_core.predictor, samu_core.io; sys.exit('torch' in sys.modules)"
     assert run(code) == 0
