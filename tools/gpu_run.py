@@ -28,6 +28,7 @@ START = time.monotonic()
 
 BUDGET_MIB = 36  # with the repository (weights included) and a resume file below the 64 MiB that travel
 VOLUMES_SHARE, DEV_SHARE = 0.62, 0.1  # of the budget; the rest is for the random shapes and the regions
+DEV_PER_SOURCE = 4  # a quick look needs no more
 LIMIT_S = 560  # of a command's wall time; the machine kills it at 600
 RESERVE_S = 45  # for writing what comes back
 QUICK_S = 60  # and for the quick evaluation of the last stage
@@ -92,7 +93,7 @@ def run_prepare(args) -> int:
     if args.data is not None:
         temporary = args.out.with_name(args.out.name + "-dev")
         pack_data(args.data, temporary, split="dev")
-        pack_small(temporary, args.out / "dev", int(DEV_SHARE * budget))
+        pack_small(temporary, args.out / "dev", int(DEV_SHARE * budget), DEV_PER_SOURCE)
         dev = load_sources(args.out / "dev", replace(settings, shapes=1, shape_size=16))
         save_bank(dev, args.out / "dev", settings)
         shutil.rmtree(temporary)
