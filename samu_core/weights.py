@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "samu-weights", 1
 BUNDLED_NAME = "samu.npz"
-BUNDLED_SHA256 = "2ed4c17cb4e721dcd6f23f7eb420d7f1f8b70d8df3ecb2271298123dfe2278fd"
+BUNDLED_SHA256 = "e24905ffbcf6810fa1ae09488f9bf77e2f4bed8a097bc2444e7459f90a389663"
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
 
@@ -80,8 +80,6 @@ def load_network(path: str | os.PathLike | None = None, map_location="cpu") -> S
         config, state = _read_archive(path, expected)
     try:
         network = SAMU(SAMUConfig.from_dict(config))
-        # The first weights call the maps of the click so.
-        state = {name.replace("decoder.similarity.", "decoder.click_maps."): state[name] for name in state}
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -12,7 +12,6 @@ from samu_core.prompt import PointPrompt
 # Standard deviations of the patch. The finest is 10-15 HU in a CT patch with air and bone in it, where a
 # z-score leaves soft tissues a few hundredths apart.
 WIDTHS = (0.03, 0.1, 0.3)
-FIRST_WIDTHS = (0.03, 0.1, 0.3, 1.0)  # of maps="similarity"
 # Widths in units of the spread around the click, so that "alike" means beyond the noise, whatever its level.
 LOCAL_WIDTHS = (1.5, 4.0)
 LOCAL_REACH = 2  # voxels to each side: the spread is taken over 5^3
@@ -66,30 +65,26 @@ class ClickMaps(nn.Module):
 
     Args:
         channels: of the decoder levels, finest first.
-        kind: "full": Gaussian likeness of the smoothed intensity to the clicked one in WIDTHS and
-            LOCAL_WIDTHS, and nearness in RADII; "similarity": likeness in FIRST_WIDTHS alone.
+
+    The maps are the Gaussian likeness of the smoothed intensity to the clicked one in WIDTHS and
+    LOCAL_WIDTHS, and nearness in RADII.
     """
 
-    def __init__(self, channels: tuple[int, ...], kind: str = "full") -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.kind = kind
-        count = len(FIRST_WIDTHS) if kind == "similarity" else len(WIDTHS) + len(LOCAL_WIDTHS) + len(RADII)
+        count = len(WIDTHS) + len(LOCAL_WIDTHS) + len(RADII)
         self.to_level = nn.ModuleList(nn.Conv3d(count, width, 1) for width in channels)
 
     def finest(self, smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
-        """The maps at the patch's resolution, (B, 8, D, H, W) in 0...1 (4 of them for "similarity")."""
+        """The maps at the patch's resolution, (B, 8, D, H, W) in 0...1."""
         clicked = sample_at(smoothed, prompt.position)[:, :, None, None, None]
         difference = (smoothed - clicked).square()
+        spread = local_spread(smoothed, prompt).to(clicked.dtype).view_as(clicked)
         widths = [torch.full_like(clicked, width) for width in WIDTHS]
-        if self.kind == "similarity":
-            widths = [torch.full_like(clicked, width) for width in FIRST_WIDTHS]
-        else:
-            spread = local_spread(smoothed, prompt).to(clicked.dtype).view_as(clicked)
-            widths += [factor * spread for factor in LOCAL_WIDTHS]
+        widths += [factor * spread for factor in LOCAL_WIDTHS]
         maps = [torch.exp(difference * (-0.5 / width.square())) for width in widths]
-        if self.kind != "similarity":
-            shape = smoothed.shape[2:]
-            maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
+        shape = smoothed.shape[2:]
+        maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
         return torch.cat(maps, dim=1)
 
     def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:

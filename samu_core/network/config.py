@@ -8,8 +8,7 @@ from typing import Any
 ATTENTION_PLACES = ("all", "bottom", "none", "skips")
 PROMPT_CONTENTS = ("content", "position")
 NORMALISATIONS = ("batch", "group")
-CLICK_MAPS = ("full", "similarity", "none")
-PLACES = ("radial", "axial")
+CLICK_MAPS = ("full", "none")
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,8 @@ class SAMUConfig:
         attention: "all" is SAMU; "bottom", "none" and "skips" are the paper's Baselines 2, 1 and 3 (Table 2).
         prompt: "content" adds the image feature at the click to the point token; "position" is the
             paper-literal prompt.
-        maps: what every decoder level is shown of each voxel's relation to the click (`ClickMaps`): "full" is
-            likeness of intensity and nearness, "similarity" likeness alone; only with content.
-        place: how attention knows where a voxel lies relative to the click: "radial" by its nearness, "axial"
-            by Fourier features per axis, which the first weights have.
+        maps: "full" shows every decoder level how alike in intensity and how near to the click each voxel is
+            (`ClickMaps`), only with content; "none" does not.
         normalisation: "batch" (folds into the convolution at inference) or "group".
     """
 
@@ -44,7 +41,6 @@ class SAMUConfig:
     prompt: str = "content"
     normalisation: str = "batch"
     maps: str = "full"
-    place: str = "radial"
 
     def __post_init__(self) -> None:
         for name in ("channels", "encoder_convs", "decoder_convs", "concatenated_levels"):
@@ -54,7 +50,6 @@ class SAMUConfig:
             (self.prompt, PROMPT_CONTENTS, "prompt"),
             (self.normalisation, NORMALISATIONS, "normalisation"),
             (self.maps, CLICK_MAPS, "maps"),
-            (self.place, PLACES, "place"),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
@@ -84,9 +79,6 @@ class SAMUConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SAMUConfig:
         """The inverse of `to_dict`. Raises ValueError for a key this version does not know."""
-        values = dict(values)
-        if "similarity" in values:  # the first weights, from before `maps` and `place`
-            values.update(maps="similarity" if values.pop("similarity") else "none", place="axial")
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

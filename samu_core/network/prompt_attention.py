@@ -12,9 +12,6 @@ from samu_core.network.click_maps import nearness, outer
 from samu_core.prompt import PointPrompt
 
 PLACE_RADIUS = 5 / 32  # fields of view (30 mm): the standard deviation of nearness as attention knows it
-# Of place="axial", which the first weights have:
-RELATIVE_FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # cycles per field of view
-DISTANCE_UNIT = 0.15  # fields of view
 CHANNELS_PER_HEAD = 32
 
 
@@ -53,9 +50,8 @@ class PromptAttention(nn.Module):
     a fraction of the time and memory.
     """
 
-    def __init__(self, channels: int, embedding: int, content: bool, place: str = "radial") -> None:
+    def __init__(self, channels: int, embedding: int, content: bool) -> None:
         super().__init__()
-        self.radial = place == "radial"
         self.heads = max(2, channels // CHANNELS_PER_HEAD)
         self.width = channels // self.heads
         self.to_level = nn.Conv1d(embedding, channels, 1)
@@ -70,9 +66,7 @@ class PromptAttention(nn.Module):
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
-        features = 1 if self.radial else 3 * (2 * len(RELATIVE_FREQUENCIES) + 1)
-        self.place_query = nn.Linear(features, channels, bias=False)
-        self.register_buffer("relative_frequencies", torch.tensor(RELATIVE_FREQUENCIES), persistent=False)
+        self.place_query = nn.Linear(1, channels, bias=False)
         self._start_attentive()
 
     def _start_attentive(self) -> None:
@@ -93,23 +87,12 @@ class PromptAttention(nn.Module):
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + self.mix(tokens)
 
-    def axial_places(self, shape, prompt: PointPrompt) -> list[torch.Tensor]:
-        """Features of (voxel - click) in fields of view, per axis K, J, I: three (B, n, features)."""
-        places = []
-        for axis, size in enumerate(shape):
-            index = (torch.arange(size, device=prompt.position.device, dtype=torch.float32) + 0.5) / size
-            offset = (index[None] - prompt.position[:, axis, None].float()) * prompt.span
-            angles = 2 * math.pi * offset[..., None] * self.relative_frequencies
-            square = (offset[..., None] / DISTANCE_UNIT) ** 2
-            places.append(torch.cat([angles.sin(), angles.cos(), square], dim=2))
-        return places
-
     def folded(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt):
         """What the two tokens make of this level: gates and their effects.
 
         Returns:
-            slope (B, heads, C), constant (B, heads) and place (B, heads, place features): a head's gate for a
-            voxel is sigmoid(slope . feature + constant + place . place features of the voxel);
+            slope (B, heads, C), constant (B, heads) and place (B, heads, 1): a head's gate for a voxel is
+            sigmoid(slope . feature + constant + place * nearness of the voxel);
             step (B, C, heads) is added times the gate and base (B, C) always.
         """
         tokens = self.tokens(features, encoded, prompt)
@@ -130,18 +113,8 @@ class PromptAttention(nn.Module):
 
     def place_bias(self, shape, constant, place, prompt: PointPrompt) -> torch.Tensor:
         """What a voxel's place adds to the heads' scores, (B, heads, D, H, W), float32."""
-        if self.radial:
-            factors = nearness(shape, prompt, PLACE_RADIUS)
-            bias = outer(factors) * place[:, :, 0, None, None, None]
-            return bias + constant[:, :, None, None, None]
-        bias_k, bias_j, bias_i = (
-            torch.einsum("bnf,bhf->bhn", features_of_axis, place_of_axis)
-            for features_of_axis, place_of_axis in zip(
-                self.axial_places(shape, prompt), place.chunk(3, dim=2)
-            )
-        )
-        bias_k = bias_k + constant[..., None]
-        return bias_k[..., :, None, None] + bias_j[..., None, :, None] + bias_i[..., None, None, :]
+        bias = outer(nearness(shape, prompt, PLACE_RADIUS)) * place[:, :, 0, None, None, None]
+        return bias + constant[:, :, None, None, None]
 
     def forward(self, features: torch.Tensor, encoded: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
         """(B, C, D, H, W) -> the same shape: features plus what the voxels read from the prompt."""

@@ -67,7 +67,7 @@ class Decoder(nn.Module):
         self.attention = _attentions(config, places[config.attention])
         self.skip_attention = _attentions(config, range(bottom) if config.attention == "skips" else [])
         self.prompt_encoder = PromptEncoder(config.embedding) if config.attention != "none" else None
-        self.click_maps = ClickMaps(config.channels[:bottom], config.maps) if config.uses_maps else None
+        self.click_maps = ClickMaps(config.channels[:bottom]) if config.uses_maps else None
         self.head = nn.Conv3d(config.channels[0], 1, 1)
         self.auxiliary_head = nn.Conv3d(config.channels[config.auxiliary_level], 1, 1)
 
@@ -93,10 +93,7 @@ class Decoder(nn.Module):
 def _attentions(config: SAMUConfig, levels) -> nn.ModuleDict:
     content = config.prompt == "content"
     return nn.ModuleDict(
-        {
-            str(level): PromptAttention(config.channels[level], config.embedding, content, config.place)
-            for level in levels
-        }
+        {str(level): PromptAttention(config.channels[level], config.embedding, content) for level in levels}
     )
 
 

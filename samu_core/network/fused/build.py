@@ -23,7 +23,6 @@ def supports(network) -> bool:
         and config.attention == "all"
         and config.uses_maps
         and config.maps == "full"
-        and config.place == "radial"
         and config.encoder_convs[0] == 1
         and len(config.channels) > 3
         and config.decoder_convs[:2] == (1, 1)

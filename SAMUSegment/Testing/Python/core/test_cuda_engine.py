@@ -77,7 +77,7 @@ def test_a_patch_without_image_is_not_a_number():
 
 
 def test_other_networks_and_devices_have_no_graphs():
-    assert not supports(make_network(maps="similarity", place="axial"))
+    assert not supports(make_network(maps="none"))
     assert not supports(make_network(normalisation="group"))
     assert not supports(torch.nn.Conv3d(1, 1, 1))
     assert cuda_engine(make_network(), "cpu", "float32", SIZE) is None

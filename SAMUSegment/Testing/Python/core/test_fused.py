@@ -211,7 +211,6 @@ def test_smoothing_and_pooling_equal_torchs():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"maps": "similarity", "place": "axial"},
         {"maps": "none"},
         {"normalisation": "group"},
         {"attention": "bottom"},

@@ -39,7 +39,7 @@ def test_both_engines_give_the_same_logits(volume):
 
 def test_older_architectures_run_as_they_did(volume):
     predictor = Predictor(
-        network=make_network(maps="similarity", place="axial"),
+        network=make_network(maps="none"),
         device="cpu",
         precision="float32",
         patch_size=SIZE,
