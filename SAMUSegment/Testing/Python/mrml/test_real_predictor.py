@@ -57,8 +57,8 @@ def test_a_click_with_the_bundled_network_needs_no_network_connection(mrml, real
     result = logic.segmentFromPoint(volume, worldOf(volume, CENTER), segmentation)
     mask = segmentOnVolume(segmentation, result.segmentID, volume)
     assert mask[CENTER[::-1]], "the click itself is in the segment"
-    # How good masks are, `samu evaluate` measures; the first weights take in far more than this organ.
-    assert (mask & organ).sum() > 0.5 * organ.sum()
+    # How good masks are, `samu evaluate` measures; a bright ball in a plain body is the least to expect.
+    assert dice(mask, organ) > 0.6
     assert result.prediction.device.startswith("cpu") and result.seconds["encode"] > 0
 
     stricter = logic.reapplyThreshold(result, 0.8)
