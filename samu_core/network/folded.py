@@ -39,7 +39,6 @@ def supports(network) -> bool:
         and config.attention == "all"
         and config.maps == "full"
         and config.uses_maps
-        and config.place == "radial"
     )
 
 
