@@ -66,6 +66,11 @@ class SAMUConfig:
         return self.maps != "none" and self.prompt == "content" and self.attention != "none"
 
     @property
+    def folds(self) -> bool:
+        """Whether normalisation and prompt fold into the convolutions, as fast inference needs."""
+        return self.normalisation == "batch" and self.attention == "all" and self.uses_maps
+
+    @property
     def stride(self) -> int:
         """Voxels of the patch per voxel of the bottleneck; patch sizes must be multiples of it."""
         return 2 ** (len(self.channels) - 1)

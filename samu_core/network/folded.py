@@ -31,15 +31,7 @@ from samu_core.prompt import PointPrompt
 
 def supports(network) -> bool:
     """True for the architectures that FoldedNetwork is written for."""
-    if not isinstance(network, SAMU):
-        return False
-    config = network.config
-    return (
-        config.normalisation == "batch"
-        and config.attention == "all"
-        and config.maps == "full"
-        and config.uses_maps
-    )
+    return isinstance(network, SAMU) and network.config.folds
 
 
 class FoldedNetwork(nn.Module):

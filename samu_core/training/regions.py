@@ -33,7 +33,7 @@ def region_labels(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(image.astype(np.float32), 0.8)
-    inside = _inside(smooth, ndimage)
+    inside = _inside(smooth)
     body = smooth[inside]
     spread = float(body.std()) if body.size else 0.0
     labels = np.zeros(image.shape, np.int32)
@@ -54,8 +54,10 @@ def region_labels(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return labels
 
 
-def _inside(image: np.ndarray, ndimage) -> np.ndarray:
-    """All but the darkness around the body; airways and other dark cavities inside it stay."""
+def _inside(image: np.ndarray) -> np.ndarray:
+    """Bool (K, J, I): all but the darkness around the body; airways and other dark cavities in it stay."""
+    from scipy import ndimage
+
     numbered, count = ndimage.label(image <= image.min() + 0.03 * (image.max() - image.min()))
     at_border = np.zeros(count + 1, bool)
     for axis in range(3):

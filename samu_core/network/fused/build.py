@@ -19,10 +19,7 @@ def supports(network) -> bool:
         return False
     config = network.config
     return (
-        config.normalisation == "batch"
-        and config.attention == "all"
-        and config.uses_maps
-        and config.maps == "full"
+        config.folds
         and config.encoder_convs[0] == 1
         and len(config.channels) > 3
         and config.decoder_convs[:2] == (1, 1)

@@ -43,10 +43,8 @@ def test_regions_are_connected_pieces_of_one_intensity(bright_boxes, monkeypatch
 
 
 def test_dark_cavities_count_as_inside_and_the_darkness_around_does_not(bright_boxes):
-    from scipy import ndimage
-
     bright_boxes[12:16, 24:32, 26:34] = 0
-    inside = regions._inside(bright_boxes, ndimage)
+    inside = regions._inside(bright_boxes)
     assert inside[14, 28, 30] and inside[20, 20, 20] and not inside[2, 2, 2]
 
 
