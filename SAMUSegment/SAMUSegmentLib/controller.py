@@ -152,6 +152,21 @@ class ClickController:
         # A segment that a threshold emptied is gone, and the editor selects another: no choice of the user.
         return (place.segmentID or None) in (None, result.segmentID, self._selectedAfter)
 
+    def segmentMeant(self, selected: str | None) -> str | None:
+        """The segment that the next click is for, given the one the editor has selected; None for a new one.
+
+        When a threshold emptied the new segment of the last click, the editor selects one of its neighbours.
+        Nobody chose that one: a click would spoil it.
+        """
+        result = self.result
+        if result is None or selected is None or selected != self._selectedAfter or not self._isCurrent:
+            return selected
+        node = result.segmentationNode
+        emptied = result.request.segmentID is None and (
+            not result.segmentID or node is None or node.GetSegmentation().GetSegment(result.segmentID) is None
+        )
+        return None if emptied else selected
+
     # What the GUI asks for
 
     def newKey(self) -> int:

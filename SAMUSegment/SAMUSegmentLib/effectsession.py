@@ -78,7 +78,7 @@ class EffectSession:
                 pointRAS=tuple(float(value) for value in pointRAS),
                 volumeNode=node.GetSourceVolumeNode(),
                 segmentationNode=node.GetSegmentationNode(),
-                segmentID=self._selectedSegment(node),
+                segmentID=self.controller.segmentMeant(self._selectedSegment(node)),
                 mode=mode,
             )
         )

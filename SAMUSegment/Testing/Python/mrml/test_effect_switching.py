@@ -75,6 +75,46 @@ def test_the_slider_goes_on_after_it_emptied_a_segment_and_the_editor_selected_a
     assert site.state == before and site.selected == mine
 
 
+def test_a_click_after_an_emptied_segment_does_not_go_to_the_neighbour_that_the_editor_selected(site):
+    """The user asked for a new segment; the neighbour was nobody's choice."""
+    segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
+    neighbour = segmentation.AddEmptySegment("", "Neighbour")
+    site.predictor.radius = 4.0
+    site.press(A)
+    tag = segmentation.AddObserver(
+        segmentation.SegmentRemoved, lambda *_: node.SetSelectedSegmentID(neighbour)
+    )
+    site.effect.thresholdSlider.value = 0.98
+    site.finish()
+    segmentation.RemoveObserver(tag)
+    assert site.selected == neighbour
+    site.effect.thresholdSlider.value = 0.5
+    site.effect.session.controller._reapply = False  # the click comes before the slider acts
+    site.press(B)
+    assert not site.voxels(neighbour).any() and site.selected != neighbour
+    site.assertBalls(B)
+
+
+def test_a_segment_that_the_user_selects_after_an_emptied_one_gets_the_click(site):
+    segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
+    neighbour = segmentation.AddEmptySegment("", "Neighbour")
+    chosen = segmentation.AddEmptySegment("", "Chosen")
+    site.predictor.radius = 4.0
+    site.press(A)
+    tag = segmentation.AddObserver(
+        segmentation.SegmentRemoved, lambda *_: node.SetSelectedSegmentID(neighbour)
+    )
+    site.effect.thresholdSlider.value = 0.98
+    site.finish()
+    segmentation.RemoveObserver(tag)
+    node.SetSelectedSegmentID(chosen)
+    site.effect.thresholdSlider.value = 0.5
+    site.finish()
+    site.press(B)
+    assert site.selected == chosen
+    site.assertBalls(B)
+
+
 def test_writing_one_option_does_not_lose_another(site, monkeypatch):
     """In Slicer a parameter that is set modifies the editor's node, which updates the effect's widgets."""
     write = site.editor.setParameter
