@@ -9,6 +9,7 @@ from typing import Any
 import ctk
 import qt
 import slicer
+import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 
 from SAMUSegmentLib import runtime
@@ -93,7 +94,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         """The effect was selected."""
         if self.session is None:
             self.session = self._makeSession()
-            self._pump = Pump(self.session.controller.tick, self._onFailure)
+            self._pump = Pump(self.session.tick, self._onFailure)
         self._pump.start()
         self.updateGUIFromMRML()
 
@@ -158,6 +159,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         """Clicks in slice views. True keeps all others from seeing the event."""
         if self.session is None or viewWidget.className() != "qMRMLSliceWidget":
             return False
+        if eventId == vtk.vtkCommand.MouseMoveEvent:
+            self.session.cursorMoved(self.xyToRas(callerInteractor.GetEventPosition(), viewWidget))
+        elif eventId == vtk.vtkCommand.LeaveEvent:
+            self.session.cursorLeft()
         decision = self.interpreter.decide(
             eventId,
             control=bool(callerInteractor.GetControlKey()),

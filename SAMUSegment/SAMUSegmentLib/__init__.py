@@ -22,7 +22,7 @@ What panel and effect decide, without widgets:
     outline        the field of view as a box in the views
     dependencies   PyTorch through Slicer's extension
     session        PanelSession: the module's panel
-    interaction, effectengine, effectsession    the Segment Editor effect
+    interaction, resting, effectengine, effectsession    the Segment Editor effect
     runtime        the predictor and the worker that both share
     selftest       phantom and stand-in predictor for self-tests
 

@@ -7,7 +7,7 @@ after each `onChange`. All of this runs on the main thread; only the prediction 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from SAMUSegmentLib.clicks import SegmentRequest
 from SAMUSegmentLib.options import ClickOptions, FieldOfView
 from SAMUSegmentLib.results import SegmentResult
 from SAMUSegmentLib.statustexts import Status
+from SAMUSegmentLib.volumes import volumeFromNode
 from SAMUSegmentLib.worker import Finished, Progress, WorkerClient
 
 
@@ -163,7 +164,9 @@ class ClickController:
             return selected
         node = result.segmentationNode
         emptied = result.request.segmentID is None and (
-            not result.segmentID or node is None or node.GetSegmentation().GetSegment(result.segmentID) is None
+            not result.segmentID
+            or node is None
+            or node.GetSegmentation().GetSegment(result.segmentID) is None
         )
         return None if emptied else selected
 
@@ -229,6 +232,29 @@ class ClickController:
         self._client.submit(lambda _cancelled, _progress: predictor.warm_up())
         self.say(statustexts.WARMING_UP, "busy")
 
+    def lookAhead(self, volumeNode: Any, pointRAS: Sequence[float]) -> bool:
+        """Encode the image where a click may come, if there is nothing else to do; says nothing about it.
+
+        Returns:
+            True when that was begun.
+        """
+        predictor = self.editor.logic.predictor
+        # Loading the network is for `warmUp`, which says what takes so long.
+        if self.busy or self._client.busy or volumeNode is None or not getattr(predictor, "loaded", False):
+            return False
+        try:
+            volume = volumeFromNode(volumeNode)
+            point = volume.require_inside(pointRAS)
+        except SamuError:
+            return False
+        spacing = self.options.fieldOfView.spacing
+        self._client.submit(
+            lambda cancelled, _progress: predictor.prefetch(
+                volume, point, spacing=spacing, cancelled=cancelled
+            )
+        )
+        return True
+
     def setOptions(self, options: ClickOptions) -> None:
         """New options; threshold and component change the last result at the next tick."""
         old, self.options = self.options, options
@@ -285,7 +311,10 @@ class ClickController:
 
     def _finish(self, event: Finished) -> None:
         if self._pending is None:
-            self._finishWarmUp(event.error)
+            if self._warming:
+                self._finishWarmUp(event.error)
+            elif event.error is not None:
+                logging.warning("SAMUSegment: could not look ahead", exc_info=event.error)
             return
         order, request = self._pending
         self._pending, error = None, event.error

@@ -13,6 +13,7 @@ from SAMUSegmentLib.dependencies import Dependencies
 from SAMUSegmentLib.effectengine import EffectEngine, EffectWriter
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 from SAMUSegmentLib.options import THRESHOLD_DEFAULT, ClickOptions, FieldOfView, clampedThreshold
+from SAMUSegmentLib.resting import RestingCursor
 from SAMUSegmentLib.worker import InferenceWorker
 
 # Parameters of the effect in the vtkMRMLSegmentEditorNode, with their defaults.
@@ -57,6 +58,7 @@ class EffectSession:
         self.controller = ClickController(
             ClickEditor(logic, writer), worker.client(), onChange, self._refusal, self._place
         )
+        self._cursor = RestingCursor(self._rested)
 
     def click(self, pointRAS: Sequence[float], mode: str) -> bool:
         """A click in a view. Returns False when it was refused at once.
@@ -65,6 +67,7 @@ class EffectSession:
             pointRAS: (3,) world RAS mm.
             mode: "add" or "subtract".
         """
+        self._cursor.left()
         state, node = self._dependencies.check(), self._editorNode()
         if not state.ready:
             self.controller.say(f"{state.text} See the module SAMUSegment.", "error")
@@ -83,6 +86,19 @@ class EffectSession:
             )
         )
 
+    def cursorMoved(self, pointRAS: Sequence[float]) -> None:
+        """The cursor is at a world RAS point of a view; where it rests, a click is prepared."""
+        self._cursor.moved(pointRAS)
+
+    def cursorLeft(self) -> None:
+        """The cursor is in no view of ours."""
+        self._cursor.left()
+
+    def tick(self) -> None:
+        """Some 50 times a second: results, sliders, the cursor at rest."""
+        self.controller.tick()
+        self._cursor.tick()
+
     def selectionChanged(self) -> None:
         """Another source volume or segmentation: what is under way belongs to the one before."""
         pending, node = self.controller.pendingOrder, self._editorNode()
@@ -97,7 +113,13 @@ class EffectSession:
 
     def deactivate(self) -> None:
         """The effect was left; a click that is under way is dropped."""
+        self._cursor.left()
         self.controller.cancel()
+
+    def _rested(self, pointRAS: Sequence[float]) -> None:
+        node = self._editorNode()
+        if node is not None and self._dependencies.check().ready:
+            self.controller.lookAhead(node.GetSourceVolumeNode(), pointRAS)
 
     def _place(self) -> Place | None:
         node = self._editorNode()
