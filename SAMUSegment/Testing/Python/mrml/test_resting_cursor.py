@@ -6,8 +6,8 @@ import time
 
 import pytest
 from gui_fakes import EVENTS
-from test_effect import A, B, PATIENCE_S, site  # noqa: F401 - a fixture
 from SAMUSegmentLib.resting import REST_SECONDS, RestingCursor
+from test_effect import PATIENCE_S, A, B, site  # noqa: F401 - a fixture
 
 from samu_core.errors import SamuError
 
