@@ -1,4 +1,4 @@
-"""How every voxel relates to the click: alike in intensity (region growing's cue), and near."""
+"""How every voxel relates to the click: alike in intensity (region growing's cue), near, and connected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from samu_core.network.blocks import sample_at
+from samu_core.network.paths import FIELD_OF_VIEW, path_peak, path_sum, voxel_of
 from samu_core.prompt import PointPrompt
 
 # Standard deviations of the patch. The finest is 10-15 HU in a CT patch with air and bone in it, where a
@@ -18,6 +19,12 @@ LOCAL_REACH = 2  # voxels to each side: the spread is taken over 5^3
 LOCAL_RANGE = (0.02, 0.5)  # SD of the patch
 # Fields of view: 12, 30 and 75 mm of 192.
 RADII = (1 / 16, 5 / 32, 25 / 64)
+# Ways from the click: a voxel is unlike beyond so many units of the spread around the click ...
+PATH_WIDTH = 3.0
+PATH_LENGTHS = (6.0, 20.0)  # mm of unlike tissue to cross
+PATH_STEP = 0.02  # what a mm of like tissue costs
+PATH_PEAK = 0.25  # ... or beyond so many SD of the patch
+COUNT = len(WIDTHS) + len(LOCAL_WIDTHS) + len(RADII) + len(PATH_LENGTHS) + 2
 
 
 def smooth(patch: torch.Tensor) -> torch.Tensor:
@@ -58,6 +65,36 @@ def local_spread(smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
     return window.float().flatten(1).std(dim=1).clamp(*LOCAL_RANGE)
 
 
+def doubled(maps: torch.Tensor) -> torch.Tensor:
+    """Every voxel twice along each axis, (B, C, D, H, W)."""
+    return functional.interpolate(maps, scale_factor=2, mode="nearest")
+
+
+def connectedness(
+    smoothed: torch.Tensor, clicked: torch.Tensor, spread: torch.Tensor, prompt: PointPrompt
+) -> torch.Tensor:
+    """How cheaply every voxel is reached from the click, at half the resolution, (B, 4, D/2, H/2, W/2).
+
+    Two maps fall with the length of unlike tissue that must be crossed (PATH_LENGTHS), two with the greatest
+    unlikeness on the way: in units of the spread around the click, and in SD of the patch (PATH_PEAK).
+
+    Args:
+        smoothed: (B, 1, D, H, W). clicked: (B,), its value at the click. spread: (B,), `local_spread`.
+    """
+    with torch.no_grad(), torch.autocast(smoothed.device.type, enabled=False):
+        half = functional.avg_pool3d(smoothed.float(), 2)[:, 0]
+        shape = half.shape[1:]
+        width = PATH_WIDTH * spread.float().view(-1, 1, 1, 1)
+        unlike = (half - clicked.float().view(-1, 1, 1, 1)).abs()
+        cost = 1 + PATH_STEP - torch.exp(-0.5 * (unlike / width).square())
+        seed = voxel_of(prompt.position, shape)
+        length = path_sum(cost, seed, [FIELD_OF_VIEW * prompt.span / size for size in shape])
+        peak = path_peak(unlike, seed)
+        maps = [torch.exp(length / -reach) for reach in PATH_LENGTHS]
+        maps += [torch.exp(-0.5 * (peak / scale).square()) for scale in (width, PATH_PEAK)]
+        return torch.stack(maps, dim=1)
+
+
 class ClickMaps(nn.Module):
     """Maps of the click for the decoder levels, each brought to the level's channels by a 1x1x1 convolution.
 
@@ -67,16 +104,15 @@ class ClickMaps(nn.Module):
         channels: of the decoder levels, finest first.
 
     The maps are the Gaussian likeness of the smoothed intensity to the clicked one in WIDTHS and
-    LOCAL_WIDTHS, and nearness in RADII.
+    LOCAL_WIDTHS, nearness in RADII, and `connectedness`.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        count = len(WIDTHS) + len(LOCAL_WIDTHS) + len(RADII)
-        self.to_level = nn.ModuleList(nn.Conv3d(count, width, 1) for width in channels)
+        self.to_level = nn.ModuleList(nn.Conv3d(COUNT, width, 1) for width in channels)
 
     def finest(self, smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
-        """The maps at the patch's resolution, (B, 8, D, H, W) in 0...1."""
+        """The maps at the patch's resolution, (B, 12, D, H, W) in 0...1."""
         clicked = sample_at(smoothed, prompt.position)[:, :, None, None, None]
         difference = (smoothed - clicked).square()
         spread = local_spread(smoothed, prompt).to(clicked.dtype).view_as(clicked)
@@ -85,7 +121,8 @@ class ClickMaps(nn.Module):
         maps = [torch.exp(difference * (-0.5 / width.square())) for width in widths]
         shape = smoothed.shape[2:]
         maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
-        return torch.cat(maps, dim=1)
+        connected = connectedness(smoothed, clicked.flatten(), spread.flatten(), prompt)
+        return torch.cat([*maps, doubled(connected).to(difference.dtype)], dim=1)
 
     def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
         """The maps averaged to the decoder levels' resolutions, finest first."""

@@ -19,6 +19,8 @@ from samu_core.network.click_maps import (
     LOCAL_WIDTHS,
     RADII,
     WIDTHS,
+    connectedness,
+    doubled,
     nearness,
     outer,
     smooth,
@@ -100,7 +102,8 @@ class FoldedNetwork(nn.Module):
         maps = [torch.exp(square * (-0.5 / width**2)) for width in WIDTHS]
         maps += [torch.exp(square * (-0.5 / (factor * spread).square())) for factor in LOCAL_WIDTHS]
         maps += [outer(nearness(smoothed.shape[2:], prompt, radius))[:, 0] for radius in RADII]
-        current = torch.stack(maps, dim=1)
+        connected = connectedness(smoothed, clicked[None], spread[None], prompt)
+        current = torch.cat([torch.stack(maps, dim=1), doubled(connected)], dim=1)
         results = []
         for level, convolution in enumerate(self.decoder.click_maps.to_level):
             current = functional.avg_pool3d(current, 2) if level else current

@@ -47,6 +47,7 @@ class TrainingSettings:
     shapes: int = 200
     shape_size: int = 96
     region_volumes: int = 40
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warm_up_steps: int = 50

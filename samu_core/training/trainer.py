@@ -16,6 +16,7 @@ from torch import distributed, nn
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
 from samu_core.training.losses import samu_loss
+from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
@@ -44,8 +45,8 @@ class Trainer:
         self.network.to(self.device, memory_format=torch.channels_last_3d)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         keep_small_convolutions_exact(self.network)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        self.optimizer = Optimizer(
+            self.network, settings.optimizer, settings.learning_rate, settings.weight_decay
         )
         self.seconds = 0.0  # training time so far, over all resumes
         self.step = 0
@@ -123,9 +124,7 @@ class Trainer:
         settings = self.settings
         difficulty = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
         self.difficulty[0] = min(difficulty, settings.hardest)
-        rate = self.learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.set_rate(self.learning_rate())
         self.network.train()
         if self.share > 1 - settings.freeze_norm_share:
             for module in self.network.modules():
@@ -137,7 +136,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             logits, auxiliary = self.network.decode_with_auxiliary(self.network.encode(patch), prompt)
         loss, dice = samu_loss(logits, auxiliary, target)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self._average_over_ranks()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)

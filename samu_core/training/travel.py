@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from samu_core.errors import SamuError
+from samu_core.training.optimizer import Optimizer
 from samu_core.training.pack import MIN_COMPONENT, PackedVolume
 from samu_core.training.settings import TrainingSettings
 
@@ -234,9 +235,9 @@ def _fresh_optimizer(progress: dict[str, Any]) -> dict[str, Any]:
 
     settings = TrainingSettings.from_dict(progress["settings"])
     network = SAMU(SAMUConfig.from_dict(progress["config"]))
-    return torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    ).state_dict()
+    network.to(memory_format=torch.channels_last_3d)
+    optimizer = Optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay)
+    return optimizer.state_dict()
 
 
 def copy_back(run: Path, out: Path) -> None:

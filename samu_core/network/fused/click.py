@@ -1,4 +1,4 @@
-"""What the decoder is told about one click: maps of likeness and nearness, by slabs and boxes.
+"""What the decoder is told about one click: maps of likeness, nearness and ways, by slabs and boxes.
 
 The same numbers as `samu_core.network.click_maps`, without ever holding the maps of the whole patch at full
 resolution: likeness is computed where it is needed, nearness is the product of three short factors. Always
@@ -10,7 +10,15 @@ from __future__ import annotations
 import torch
 
 from samu_core.network.blocks import sample_at
-from samu_core.network.click_maps import LOCAL_WIDTHS, RADII, WIDTHS, local_spread, nearness
+from samu_core.network.click_maps import (
+    COUNT,
+    LOCAL_WIDTHS,
+    RADII,
+    WIDTHS,
+    connectedness,
+    local_spread,
+    nearness,
+)
 from samu_core.network.fused.buffers import Buffers
 from samu_core.network.prompt_attention import PLACE_RADIUS
 
@@ -71,26 +79,33 @@ class ClickMapsOfOne:
         self.smoothed = smoothed
         self.buffers = buffers
         batch = smoothed[None, None]
-        self.clicked = float(sample_at(batch, prompt.position))
-        spread = float(local_spread(batch, prompt))
+        clicked, deviation = sample_at(batch, prompt.position)[0], local_spread(batch, prompt)
+        self.clicked, spread = float(clicked), float(deviation)
         widths = [*WIDTHS, *(factor * spread for factor in LOCAL_WIDTHS)]
         self.scales = [-0.5 / width**2 for width in widths]
         self.factors = [[factors_of(smoothed.shape, prompt, radius) for radius in RADII]]
         for _ in range(1, levels):
             self.factors.append([[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]])
         self.pooled = self._pooled(levels)
+        self.ways = [connectedness(batch, clicked, deviation, prompt)[0]]
+        while len(self.ways) < levels - 1:
+            self.ways.append(halved(self.ways[-1]))
 
     def rows(self, level: int, box: Box, dtype: torch.dtype) -> torch.Tensor:
-        """Likeness, nearness and a row of ones for the bias, (9, voxels of the box), until the next call."""
+        """The maps and a row of ones for the bias, (13, voxels of the box), until the next call.
+
+        At the full resolution the box has even edges.
+        """
         shape = tuple(part.stop - part.start for part in box)
         count = len(self.scales)
-        rows = self.buffers.flat("rows", (count + len(RADII) + 1, *shape), torch.float32)
+        rows = self.buffers.flat("rows", (COUNT + 1, *shape), torch.float32)
         if level:
             rows[:count] = self.pooled[level - 1][(slice(None), *box)]
         else:
             self._likeness_into(box, rows[:count])
         for row, factors in zip(rows[count:], self.factors[level]):
             product_into(factors, box, row)
+        self._ways_into(level, box, rows[count + len(RADII) : -1])
         rows[-1].fill_(1.0)
         if dtype != torch.float32:
             rows = self.buffers.flat("rows in " + str(dtype), rows.shape, dtype).copy_(rows)
@@ -102,6 +117,16 @@ class ClickMapsOfOne:
         torch.sub(self.smoothed[box], self.clicked, out=square).square_()
         for row, scale in zip(out, self.scales):
             torch.mul(square, scale, out=row).clamp_(min=SMALLEST_EXPONENT).exp_()
+
+    def _ways_into(self, level: int, box: Box, out: torch.Tensor) -> None:
+        """`connectedness` within a box, written to `out` (4, d, h, w)."""
+        if level:
+            out.copy_(self.ways[level - 1][(slice(None), *box)])
+            return
+        half = self.ways[0][(slice(None), *(slice(part.start // 2, part.stop // 2) for part in box))]
+        count, depth, height, width = half.shape
+        pairs = out.view(count, depth, 2, height, 2, width, 2)
+        pairs.copy_(half[:, :, None, :, None, :, None].expand_as(pairs))
 
     def _pooled(self, levels: int) -> list[torch.Tensor]:
         """Likeness averaged to the coarser levels, (5, D / 2^level, ...), level 1 first."""
@@ -133,7 +158,7 @@ class ClickJoin:
     """Adds the maps of a level, brought to its channels, to the level's features.
 
     Args:
-        convolution: `ClickMaps.to_level[level]`, a 1x1x1 convolution (C, 8).
+        convolution: `ClickMaps.to_level[level]`, a 1x1x1 convolution (C, 12).
     """
 
     def __init__(self, convolution, level: int, dtype: torch.dtype) -> None:

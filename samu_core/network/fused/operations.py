@@ -35,7 +35,8 @@ def folded_block(block, output_axis: int = 0) -> tuple[torch.Tensor, torch.Tenso
         bias = bias + convolution.bias.double() * scale
     shape = [1] * convolution.weight.dim()
     shape[output_axis] = -1
-    return convolution.weight.detach().float() * scale.float().view(shape), bias.float()
+    weight = convolution.weight.detach().double() * scale.view(shape)
+    return weight.float(), bias.float()
 
 
 def _packed(reorder, weight: torch.Tensor, *layout) -> torch.Tensor:

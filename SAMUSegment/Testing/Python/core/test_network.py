@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
 from samu_core.network.blocks import sample_at  # noqa: E402
 from samu_core.network.click_maps import (  # noqa: E402
+    COUNT,
     LOCAL_RANGE,
     RADII,
     WIDTHS,
@@ -165,7 +166,7 @@ def test_likeness_maps_show_what_is_as_bright_as_the_click():
     patch[..., 8:] = 0.3
     where = prompt(0.5, 0.5, 0.25)
     found = maps.maps(smooth(patch), where)
-    assert [tuple(level.shape) for level in found] == [(1, 8, n, n, n) for n in (16, 8, 4)]
+    assert [tuple(level.shape) for level in found] == [(1, COUNT, n, n, n) for n in (16, 8, 4)]
     assert found[0][0, :5, 8, 8, 3].tolist() == pytest.approx([1] * 5)
     expected = [math.exp(-0.5 * (0.3 / width) ** 2) for width in WIDTHS]
     assert found[0][0, :3, 8, 8, 12].tolist() == pytest.approx(expected, abs=1e-4)
@@ -185,7 +186,8 @@ def test_likeness_is_wider_where_the_image_is_noisy():
 
 def test_nearness_maps_are_round_and_one_at_the_click():
     shape = torch.zeros(1, 1, 33, 33, 33)
-    found = ClickMaps((4,)).finest(shape, prompt(0.5, 0.5, 0.5))[0, 5:]
+    at = prompt(0.5, 0.5, 0.5)
+    found = torch.cat([outer(nearness(shape.shape[2:], at, radius)) for radius in RADII])[:, 0]
     assert found[:, 16, 16, 16].tolist() == pytest.approx([1, 1, 1])
     assert found[:, 16, 16, 21].tolist() == pytest.approx(found[:, 19, 12, 16].tolist())  # 5^2 = 3^2 + 4^2
     expected = [math.exp(-0.5 * (5 / 33 / radius) ** 2) for radius in RADII]

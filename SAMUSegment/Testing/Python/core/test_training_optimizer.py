@@ -1,0 +1,92 @@
+"""AdamW and Muon as the trainer uses them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from samu_core.errors import SamuError  # noqa: E402
+from samu_core.network import SAMU, SAMUConfig  # noqa: E402
+from samu_core.training.optimizer import Optimizer  # noqa: E402
+
+MUON = hasattr(torch.optim, "Muon")
+needs_muon = pytest.mark.skipif(not MUON, reason="torch.optim.Muon came with torch 2.9")
+SMALL = SAMUConfig(channels=(8, 16, 16, 16, 16, 16))
+
+
+def network():
+    torch.manual_seed(0)
+    return SAMU(SMALL).to(memory_format=torch.channels_last_3d)
+
+
+def give_gradients(samu, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in samu.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(
+            memory_format=torch.channels_last_3d if parameter.ndim == 5 else torch.preserve_format
+        )
+
+
+@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=needs_muon)])
+def test_every_parameter_moves_by_about_the_rate(name):
+    samu = network()
+    before = {key: value.detach().clone() for key, value in samu.named_parameters()}
+    optimizer = Optimizer(samu, name, 1e-2, 0.0)
+    optimizer.set_rate(1e-3)
+    give_gradients(samu)
+    optimizer.step()
+    for key, value in samu.named_parameters():
+        moved = (value.detach() - before[key]).square().mean().sqrt()
+        assert 1e-4 < moved < 2e-3, key
+    optimizer.zero_grad()
+    assert all(value.grad is None for value in samu.parameters())
+
+
+@needs_muon
+def test_muon_makes_the_update_of_a_convolution_orthogonal():
+    samu = network()
+    weight = samu.encoder.levels[2][0][0].weight
+    before = weight.detach().clone()
+    optimizer = Optimizer(samu, "muon", 1e-3, 0.0)
+    give_gradients(samu)
+    optimizer.step()
+    values = torch.linalg.svdvals((weight.detach() - before).flatten(1))
+    assert values.max() / values.min() < 2.5
+    assert not any(p is weight for group in optimizer.parts[0].param_groups for p in group["params"])
+
+
+@needs_muon
+def test_moments_are_kept_by_a_checkpoint():
+    first, second = network(), network()
+    a, b = Optimizer(first, "muon", 1e-3, 1e-2), Optimizer(second, "muon", 1e-3, 1e-2)
+    give_gradients(first)
+    a.step()
+    second.load_state_dict(first.state_dict())
+    b.load_state_dict(copy.deepcopy(a.state_dict()))
+    for samu, optimizer in ((first, a), (second, b)):
+        give_gradients(samu, seed=2)
+        optimizer.step()
+    for one, other in zip(first.parameters(), second.parameters()):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ValueError, match="another optimizer"):
+        Optimizer(network(), "adamw", 1e-3, 1e-2).load_state_dict(a.state_dict())
+
+
+def test_an_older_torch_is_told_what_it_lacks(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(SamuError, match=r"torch 2\.9"):
+        Optimizer(network(), "muon", 1e-3, 1e-2)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(SamuError, match="adamw, muon"):
+        Optimizer(network(), "sgd", 1e-3, 1e-2)
+
+
+@needs_muon
+def test_muon_wants_the_memory_that_the_trainer_uses():
+    with pytest.raises(ValueError, match="channels_last_3d"):
+        Optimizer(SAMU(SMALL), "muon", 1e-3, 1e-2)

@@ -1,0 +1,85 @@
+"""AdamW, or Muon for the matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from samu_core.errors import SamuError
+
+OPTIMIZERS = ("adamw", "muon")
+LEAST_SIDE = 16  # of a weight taken as a matrix; orthogonalising smaller ones gains nothing
+
+
+class Optimizer:
+    """What the trainer steps, by the name of `TrainingSettings.optimizer`.
+
+    "muon" (torch.optim.Muon, torch 2.9 or newer; Jordan et al. 2024) makes the update of a weight matrix
+    orthogonal, so that rare directions learn as fast as frequent ones. Convolutions are taken as matrices of
+    output channels by everything else. Learning rate and weight decay are AdamW's (updates of the same size).
+    """
+
+    def __init__(self, network: nn.Module, name: str, rate: float, weight_decay: float) -> None:
+        if name not in OPTIMIZERS:
+            raise SamuError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {name!r}.")
+        parameters = list(network.parameters())
+        self.matrices: list[tuple[nn.Parameter, nn.Parameter]] = []
+        if name == "muon":
+            if not hasattr(torch.optim, "Muon"):
+                raise SamuError(f"optimizer: muon needs torch 2.9 or newer, not {torch.__version__}.")
+            large = [p for p in parameters if p.ndim >= 2 and min(len(p), p[0].numel()) >= LEAST_SIDE]
+            self.matrices = [(p, nn.Parameter(_matrix(p.detach()))) for p in large]
+            if any(matrix.data_ptr() != p.data_ptr() for p, matrix in self.matrices):
+                raise ValueError("muon takes networks in torch.channels_last_3d memory")
+        held = {id(parameter) for parameter, _ in self.matrices}
+        rest = [p for p in parameters if id(p) not in held]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=rate, weight_decay=weight_decay)
+        ]
+        if self.matrices:
+            views = [matrix for _, matrix in self.matrices]
+            self.parts.append(
+                torch.optim.Muon(views, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        self.parameters = parameters
+
+    def set_rate(self, rate: float) -> None:
+        """Learning rate of everything from the next step on."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Change the parameters by their gradients."""
+        for parameter, matrix in self.matrices:
+            matrix.grad = None if parameter.grad is None else _matrix(parameter.grad)
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes."""
+        if len(self.parts) == 1:
+            return self.parts[0].state_dict()
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the moments of another run. ValueError when it had another optimizer."""
+        states = state.get("parts", [state])
+        if len(states) != len(self.parts):
+            raise ValueError("the checkpoint was made with another optimizer")
+        for part, values in zip(self.parts, states):
+            part.load_state_dict(values)
+
+
+def _matrix(weight: torch.Tensor) -> torch.Tensor:
+    """(O, ...) as (O, everything else); a view where the memory allows it, as it does for parameters."""
+    if weight.ndim == 5:
+        weight = weight.permute(0, 2, 3, 4, 1)  # channels-last memory
+    return weight.flatten(1)
