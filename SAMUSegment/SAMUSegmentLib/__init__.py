@@ -14,6 +14,7 @@ This file stays free of slicer, vtk and qt so that the package can be imported a
 What panel and effect decide, without widgets:
 
     options        ClickOptions, ClickMode, FieldOfView
+    orders         ClickOrder, Place, ClickListener
     worker         one thread for all inference
     recording, contributions, book    what each click changed, and how to take one of several back
     clickeditor    clicks that land, move, change their threshold, are undone

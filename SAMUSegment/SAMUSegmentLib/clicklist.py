@@ -14,8 +14,9 @@ import numpy as np
 import slicer
 
 from SAMUSegmentLib import statustexts
-from SAMUSegmentLib.controller import ClickController, ClickOrder
+from SAMUSegmentLib.controller import ClickController
 from SAMUSegmentLib.options import ClickMode
+from SAMUSegmentLib.orders import ClickOrder
 from SAMUSegmentLib.results import SegmentResult
 
 LIST_NAME = "SAMUSegment clicks"

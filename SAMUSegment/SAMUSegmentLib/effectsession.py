@@ -8,11 +8,12 @@ from typing import Any
 from samu_core.errors import SamuError
 from SAMUSegmentLib.clickeditor import ClickEditor
 from SAMUSegmentLib.clicks import SegmentRequest
-from SAMUSegmentLib.controller import ClickController, ClickOrder, Place
+from SAMUSegmentLib.controller import ClickController
 from SAMUSegmentLib.dependencies import Dependencies
 from SAMUSegmentLib.effectengine import EffectEngine, EffectWriter
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 from SAMUSegmentLib.options import THRESHOLD_DEFAULT, ClickOptions, FieldOfView, clampedThreshold
+from SAMUSegmentLib.orders import ClickOrder, Place
 from SAMUSegmentLib.resting import RestingCursor
 from SAMUSegmentLib.worker import InferenceWorker
 

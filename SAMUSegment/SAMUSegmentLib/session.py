@@ -10,10 +10,11 @@ from samu_core.errors import SamuError
 from SAMUSegmentLib import statustexts
 from SAMUSegmentLib.clickeditor import ClickEditor
 from SAMUSegmentLib.clicklist import ClickList, ClickTarget
-from SAMUSegmentLib.controller import ClickController, Place
+from SAMUSegmentLib.controller import ClickController
 from SAMUSegmentLib.dependencies import Dependencies
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 from SAMUSegmentLib.options import ClickMode, ClickOptions, clampedThreshold
+from SAMUSegmentLib.orders import Place
 from SAMUSegmentLib.outline import PatchOutline
 from SAMUSegmentLib.recording import RecordingWriter
 from SAMUSegmentLib.statustexts import Status

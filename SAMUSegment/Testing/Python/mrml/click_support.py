@@ -8,9 +8,10 @@ import time
 import numpy as np
 from mrml_scene import assertBall, segmentationState, segmentOnVolume, volumeDistances
 from SAMUSegmentLib.clickeditor import ClickEditor
-from SAMUSegmentLib.controller import ClickController, ClickOrder
+from SAMUSegmentLib.controller import ClickController
 from SAMUSegmentLib.logic import SAMUSegmentLogic
 from SAMUSegmentLib.options import ClickOptions
+from SAMUSegmentLib.orders import ClickOrder
 from SAMUSegmentLib.recording import RecordingWriter
 from SAMUSegmentLib.worker import InferenceWorker
 
