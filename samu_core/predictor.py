@@ -42,8 +42,8 @@ class Predictor:
         patch_size: voxels along each axis of the patch, a multiple of 32.
         reuse_radius_mm: a click this close to the centre of the last patch is predicted in that patch
             instead of one of its own. 0: every click has its own patch.
-        region: leave the finest levels out where the coarse ones find nothing; the logits there are -20. For
-            the CPU; less time, but parts far from everything else may be missed.
+        region: leave the finest levels out where the coarse ones find nothing (probability under .02, the
+            least threshold of the GUI); the logits there are -20. For the CPU; False decodes everywhere.
         fused: on a CPU, run the network in fused operations if they can be had here.
         on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
 
@@ -60,7 +60,7 @@ class Predictor:
         *,
         patch_size: int = PATCH_SIZE,
         reuse_radius_mm: float = 0.0,
-        region: bool = False,
+        region: bool = True,
         fused: bool = True,
         on_notice: Callable[[str], None] | None = None,
     ):

@@ -13,13 +13,13 @@ class RegionOfInterest:
     """How the box is drawn around the coarse mask.
 
     Attributes:
-        probability: coarse voxels from this probability on are inside. Low, because the threshold of the mask
-            can be lowered after the network has run.
+        probability: coarse voxels from this probability on are inside. The least threshold that can be chosen
+            after the network has run (SAMUSegmentLib.options).
         margin: coarse voxels (4 of the patch, 6 mm) added on every side.
         largest: fraction of the patch; a larger box is not worth leaving something out.
     """
 
-    probability: float = 0.05
+    probability: float = 0.02
     margin: int = 2
     largest: float = 0.6
 

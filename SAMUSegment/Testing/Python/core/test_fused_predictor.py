@@ -21,6 +21,7 @@ def volume():
 
 
 def make(network, **options):
+    options.setdefault("region", False)
     predictor = Predictor(network=network, device="cpu", precision="float32", patch_size=SIZE, **options)
     predictor.warm_up()
     if options.get("fused", True) and not isinstance(predictor._engine, FusedEngine):
@@ -59,7 +60,7 @@ def test_results_are_not_overwritten_by_later_clicks(volume):
 def test_weights_from_a_file_are_held_once_and_read_again_where_needed(volume, tmp_path):
     path = tmp_path / "weights.npz"
     save_weights(path, make_network(), {})
-    predictor = Predictor(path, device="cpu", precision="float32", patch_size=SIZE)
+    predictor = Predictor(path, device="cpu", precision="float32", patch_size=SIZE, region=False)
     expected = predictor.predict(volume, POINT).logits
     if not isinstance(predictor._engine, FusedEngine):
         pytest.skip("this machine or torch has no fused operations")
@@ -74,7 +75,8 @@ def test_weights_from_a_file_are_held_once_and_read_again_where_needed(volume, t
 def test_a_region_leaves_out_the_rest(volume):
     predictor = make(make_network(), region=True)
     assert predictor._engine.region is not None
-    assert make(make_network())._engine.region is None  # off unless asked for
+    assert make(make_network())._engine.region is None
+    assert Predictor(network=make_network(), patch_size=SIZE)._region  # on unless it is declined
 
 
 def resident_mib() -> float:
