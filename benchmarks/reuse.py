@@ -48,6 +48,7 @@ def dices_of(predictor: Predictor, case, labels: set[int] | None, radii: list[fl
             centre = displaced(point, radius, volume, rng)
             if centre is None:
                 break
+            predictor._encoded = None  # or the patch of the radius before would be used again
             predictor.prefetch(volume, centre)
             prediction = predictor.predict(volume, point)
             row.append(dice(prediction.mask(volume.geometry).full(volume.geometry) > 0, reference))
