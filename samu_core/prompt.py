@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+FIELD_OF_VIEW = 192.0  # mm: 128 voxels of 1.5 mm, what a patch covers at inference
+
 
 @dataclass(frozen=True)
 class PointPrompt:

@@ -106,7 +106,8 @@ Progress = Callable[[protocol_cases.Case, int, int], None]
 class NetworkMethod:
     """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does.
 
-    It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine.
+    It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine,
+    and decodes the whole patch.
     """
 
     def __init__(self, network: Any, device: str = "cpu"):

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from samu_core.network.blocks import sample_at
-from samu_core.network.paths import FIELD_OF_VIEW, path_peak, path_sum, voxel_of
-from samu_core.prompt import PointPrompt
+from samu_core.network.paths import path_peak, path_sum, voxel_of
+from samu_core.prompt import FIELD_OF_VIEW, PointPrompt
 
 # Standard deviations of the patch. The finest is 10-15 HU in a CT patch with air and bone in it, where a
 # z-score leaves soft tissues a few hundredths apart.

@@ -26,8 +26,8 @@ class SAMUConfig:
         attention: "all" is SAMU; "bottom", "none" and "skips" are the paper's Baselines 2, 1 and 3 (Table 2).
         prompt: "content" adds the image feature at the click to the point token; "position" is the
             paper-literal prompt.
-        maps: "full" shows every decoder level how alike in intensity and how near to the click each voxel is
-            (`ClickMaps`), only with content; "none" does not.
+        maps: "full" shows every decoder level how alike in intensity, how near to and how well connected with
+            the click each voxel is (`ClickMaps`), only with content; "none" does not.
         normalisation: "batch" (folds into the convolution at inference) or "group".
     """
 

@@ -14,7 +14,6 @@ import torch
 
 SWEEPS = 3
 FAR = 1e4  # more than any way costs
-FIELD_OF_VIEW = 192.0  # mm, what `PointPrompt.span` is measured in
 
 
 def voxel_of(position: torch.Tensor, shape) -> list[torch.Tensor]:
@@ -29,6 +28,9 @@ def path_sum(cost: torch.Tensor, seed: list[torch.Tensor], spacing: list[float])
         cost: (B, D, H, W), at least 0, per mm; a step between two voxels costs their mean.
         seed: of `voxel_of`.
         spacing: mm per voxel along D, H, W.
+
+    Returns:
+        (B, D, H, W), cost times mm; 0 at the seed.
     """
     steps = []
     for axis, length in enumerate(spacing, start=1):
@@ -44,7 +46,7 @@ def path_sum(cost: torch.Tensor, seed: list[torch.Tensor], spacing: list[float])
 
 def path_peak(cost: torch.Tensor, seed: list[torch.Tensor]) -> torch.Tensor:
     """Least maximum of the cost over the ways from the seed: the tolerance at which region growing from the
-    click would reach the voxel. Arguments as for `path_sum`."""
+    click would reach the voxel. Arguments as for `path_sum`; (B, D, H, W), in the cost's units."""
     costs = [cost.movedim(axis, 0).contiguous().unbind(0) for axis in (1, 2, 3)]
 
     def relax(axis: int, planes: tuple[torch.Tensor, ...], index: int, before: int, room: torch.Tensor):

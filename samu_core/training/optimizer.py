@@ -19,6 +19,15 @@ class Optimizer:
     "muon" (torch.optim.Muon, torch 2.9 or newer; Jordan et al. 2024) makes the update of a weight matrix
     orthogonal, so that rare directions learn as fast as frequent ones. Convolutions are taken as matrices of
     output channels by everything else. Learning rate and weight decay are AdamW's (updates of the same size).
+
+    Args:
+        network: its parameters are changed in place; for "muon" in torch.channels_last_3d memory.
+        name: one of OPTIMIZERS.
+        rate, weight_decay: of AdamW.
+
+    Raises:
+        SamuError: an unknown name, or a torch without Muon.
+        ValueError: the network's memory does not allow views of its convolutions as matrices.
     """
 
     def __init__(self, network: nn.Module, name: str, rate: float, weight_decay: float) -> None:

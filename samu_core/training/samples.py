@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from samu_core.prompt import FIELD_OF_VIEW
 from samu_core.training.contrast import synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.shapes import random_rotation, smooth_noise
 
-FIELD_OF_VIEW = 192.0  # mm: 128 voxels of 1.5 mm, what a patch covers at inference
 DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
 CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none

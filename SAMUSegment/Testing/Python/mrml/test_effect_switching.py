@@ -57,18 +57,24 @@ def test_no_wider_view_of_a_result_that_was_left(site, what):
     assert not site.effect.widerButton.visible
 
 
-def test_the_slider_goes_on_after_it_emptied_a_segment_and_the_editor_selected_another(site):
+def emptySegment(site, neighbour):
+    """Let a threshold empty the clicked segment, and the editor select a neighbour, as Slicer's does."""
     segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
-    neighbour = segmentation.AddEmptySegment("", "Neighbour")
-    site.predictor.radius = 4.0
-    site.press(A)
-    mine, before = site.selected, site.state
     tag = segmentation.AddObserver(
         segmentation.SegmentRemoved, lambda *_: node.SetSelectedSegmentID(neighbour)
     )
     site.effect.thresholdSlider.value = 0.98
     site.finish()
     segmentation.RemoveObserver(tag)
+
+
+def test_the_slider_goes_on_after_it_emptied_a_segment_and_the_editor_selected_another(site):
+    segmentation = site.segmentation.GetSegmentation()
+    neighbour = segmentation.AddEmptySegment("", "Neighbour")
+    site.predictor.radius = 4.0
+    site.press(A)
+    mine, before = site.selected, site.state
+    emptySegment(site, neighbour)
     assert segmentation.GetSegment(mine) is None and site.selected == neighbour
     site.effect.thresholdSlider.value = 0.5
     site.finish()
@@ -77,16 +83,11 @@ def test_the_slider_goes_on_after_it_emptied_a_segment_and_the_editor_selected_a
 
 def test_a_click_after_an_emptied_segment_does_not_go_to_the_neighbour_that_the_editor_selected(site):
     """The user asked for a new segment; the neighbour was nobody's choice."""
-    segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
+    segmentation = site.segmentation.GetSegmentation()
     neighbour = segmentation.AddEmptySegment("", "Neighbour")
     site.predictor.radius = 4.0
     site.press(A)
-    tag = segmentation.AddObserver(
-        segmentation.SegmentRemoved, lambda *_: node.SetSelectedSegmentID(neighbour)
-    )
-    site.effect.thresholdSlider.value = 0.98
-    site.finish()
-    segmentation.RemoveObserver(tag)
+    emptySegment(site, neighbour)
     assert site.selected == neighbour
     site.effect.thresholdSlider.value = 0.5
     site.effect.session.controller._reapply = False  # the click comes before the slider acts
@@ -96,18 +97,13 @@ def test_a_click_after_an_emptied_segment_does_not_go_to_the_neighbour_that_the_
 
 
 def test_a_segment_that_the_user_selects_after_an_emptied_one_gets_the_click(site):
-    segmentation, node = site.segmentation.GetSegmentation(), site.editor.node
+    segmentation = site.segmentation.GetSegmentation()
     neighbour = segmentation.AddEmptySegment("", "Neighbour")
     chosen = segmentation.AddEmptySegment("", "Chosen")
     site.predictor.radius = 4.0
     site.press(A)
-    tag = segmentation.AddObserver(
-        segmentation.SegmentRemoved, lambda *_: node.SetSelectedSegmentID(neighbour)
-    )
-    site.effect.thresholdSlider.value = 0.98
-    site.finish()
-    segmentation.RemoveObserver(tag)
-    node.SetSelectedSegmentID(chosen)
+    emptySegment(site, neighbour)
+    site.editor.node.SetSelectedSegmentID(chosen)
     site.effect.thresholdSlider.value = 0.5
     site.finish()
     site.press(B)
