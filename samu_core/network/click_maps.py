@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from samu_core.network.blocks import sample_at
-from samu_core.network.paths import path_peak, path_sum, voxel_of
+from samu_core.network.paths import cheapest_ways, voxel_of
 from samu_core.prompt import FIELD_OF_VIEW, PointPrompt
 
 # Standard deviations of the patch. The finest is 10-15 HU in a CT patch with air and bone in it, where a
@@ -70,8 +70,13 @@ def doubled(maps: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(maps, scale_factor=2, mode="nearest")
 
 
+def at_half(smoothed: torch.Tensor) -> torch.Tensor:
+    """(B, 1, D, H, W) -> (B, D/2, H/2, W/2) float32, the means of 2^3 voxels: what ways lead through."""
+    return functional.avg_pool3d(smoothed.float(), 2)[:, 0]
+
+
 def connectedness(
-    smoothed: torch.Tensor, clicked: torch.Tensor, spread: torch.Tensor, prompt: PointPrompt
+    half: torch.Tensor, clicked: torch.Tensor, spread: torch.Tensor, prompt: PointPrompt
 ) -> torch.Tensor:
     """How cheaply every voxel is reached from the click, at half the resolution, (B, 4, D/2, H/2, W/2).
 
@@ -79,17 +84,17 @@ def connectedness(
     unlikeness on the way: in units of the spread around the click, and in SD of the patch (PATH_PEAK).
 
     Args:
-        smoothed: (B, 1, D, H, W). clicked: (B,), its value at the click. spread: (B,), `local_spread`.
+        half: `at_half` of the smoothed patch. clicked: (B,), the smoothed patch's value at the click.
+        spread: (B,), `local_spread`.
     """
-    with torch.no_grad(), torch.autocast(smoothed.device.type, enabled=False):
-        half = functional.avg_pool3d(smoothed.float(), 2)[:, 0]
+    with torch.no_grad(), torch.autocast(half.device.type, enabled=False):
         shape = half.shape[1:]
         width = PATH_WIDTH * spread.float().view(-1, 1, 1, 1)
         unlike = (half - clicked.float().view(-1, 1, 1, 1)).abs()
         cost = 1 + PATH_STEP - torch.exp(-0.5 * (unlike / width).square())
         seed = voxel_of(prompt.position, shape)
-        length = path_sum(cost, seed, [FIELD_OF_VIEW * prompt.span / size for size in shape])
-        peak = path_peak(unlike, seed)
+        spacing = [FIELD_OF_VIEW * prompt.span / size for size in shape]
+        length, peak = cheapest_ways(cost, unlike, seed, spacing)
         maps = [torch.exp(length / -reach) for reach in PATH_LENGTHS]
         maps += [torch.exp(-0.5 * (peak / scale).square()) for scale in (width, PATH_PEAK)]
         return torch.stack(maps, dim=1)
@@ -121,7 +126,7 @@ class ClickMaps(nn.Module):
         maps = [torch.exp(difference * (-0.5 / width.square())) for width in widths]
         shape = smoothed.shape[2:]
         maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
-        connected = connectedness(smoothed, clicked.flatten(), spread.flatten(), prompt)
+        connected = connectedness(at_half(smoothed), clicked.flatten(), spread.flatten(), prompt)
         return torch.cat([*maps, doubled(connected).to(difference.dtype)], dim=1)
 
     def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:

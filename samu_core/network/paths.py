@@ -10,10 +10,12 @@ sweeps over the three axes to and fro find the cheapest ways with a few bends; o
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 SWEEPS = 3
 FAR = 1e4  # more than any way costs
+PADDING = 16  # floats between planes
 
 
 def voxel_of(position: torch.Tensor, shape) -> list[torch.Tensor]:
@@ -21,60 +23,71 @@ def voxel_of(position: torch.Tensor, shape) -> list[torch.Tensor]:
     return [(position[:, axis].float() * size).long().clamp(0, size - 1) for axis, size in enumerate(shape)]
 
 
-def path_sum(cost: torch.Tensor, seed: list[torch.Tensor], spacing: list[float]) -> torch.Tensor:
-    """Least sum of cost times length over the ways from the seed to every voxel.
+def cheapest_ways(
+    cost: torch.Tensor, unlike: torch.Tensor, seed: list[torch.Tensor], spacing: list[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the ways from the seed to every voxel: the least sum of cost times length, and the least peak.
+
+    The peak is the greatest unlikeness on a way: the tolerance at which region growing from the click would
+    reach the voxel.
 
     Args:
         cost: (B, D, H, W), at least 0, per mm; a step between two voxels costs their mean.
+        unlike: (B, D, H, W), at least 0.
         seed: of `voxel_of`.
         spacing: mm per voxel along D, H, W.
 
     Returns:
-        (B, D, H, W), cost times mm; 0 at the seed.
+        Two (B, D, H, W), cost times mm and the unit of `unlike`; 0 at the seed.
     """
-    steps = []
-    for axis, length in enumerate(spacing, start=1):
-        front = cost.movedim(axis, 0)
-        steps.append(((front[:-1] + front[1:]) * (length / 2)).unbind(0))
-
-    def relax(axis: int, planes: tuple[torch.Tensor, ...], index: int, before: int, room: torch.Tensor):
-        torch.add(planes[before], steps[axis][min(index, before)], out=room)
-        torch.minimum(planes[index], room, out=planes[index])
-
-    return _sweep(_only_seed(cost, seed), relax)
-
-
-def path_peak(cost: torch.Tensor, seed: list[torch.Tensor]) -> torch.Tensor:
-    """Least maximum of the cost over the ways from the seed: the tolerance at which region growing from the
-    click would reach the voxel. Arguments as for `path_sum`; (B, D, H, W), in the cost's units."""
-    costs = [cost.movedim(axis, 0).contiguous().unbind(0) for axis in (1, 2, 3)]
-
-    def relax(axis: int, planes: tuple[torch.Tensor, ...], index: int, before: int, room: torch.Tensor):
-        torch.maximum(planes[before], costs[axis][index], out=room)
-        torch.minimum(planes[index], room, out=planes[index])
-
-    return _sweep(_only_seed(cost, seed), relax)
-
-
-def _sweep(values: torch.Tensor, relax) -> torch.Tensor:
-    """Let every plane take what the plane before it offers, along each axis to and fro, SWEEPS times.
-
-    Plane by plane with the axis in front, so that each step is over memory that lies together.
-    """
+    values = torch.full((2, *cost.shape), FAR, dtype=cost.dtype, device=cost.device)
+    values[(slice(None), torch.arange(len(cost), device=cost.device), *seed)] = 0.0
+    lines = [_Lines(cost, unlike, axis, length) for axis, length in enumerate(spacing)]
     for _ in range(SWEEPS):
-        for axis in range(3):
-            front = values.movedim(axis + 1, 0).contiguous()
-            planes, room = front.unbind(0), torch.empty_like(front[0])
-            last = len(planes) - 1
-            for index in range(1, last + 1):
-                relax(axis, planes, index, index - 1, room)
-            for index in range(last - 1, -1, -1):
-                relax(axis, planes, index, index + 1, room)
-            values = front.movedim(0, axis + 1)
-    return values.contiguous()
+        for along in lines:
+            values = along.sweep(values)
+    return tuple(values.contiguous().unbind(0))
 
 
-def _only_seed(cost: torch.Tensor, seed: list[torch.Tensor]) -> torch.Tensor:
-    far = torch.full_like(cost, FAR)
-    far[(torch.arange(len(cost), device=cost.device), *seed)] = 0.0
-    return far
+class _Lines:
+    """Plane by plane along one axis, every plane takes what its neighbour offers.
+
+    The axis is in front, so that each step is over memory that lies together; both quantities share a plane.
+    Planes lie a few floats more than a power of two apart, or they would compete for the same cache lines.
+    On the CPU numpy does the steps: the same numbers, with half of torch's overhead per call.
+    """
+
+    def __init__(self, cost: torch.Tensor, unlike: torch.Tensor, axis: int, length: float) -> None:
+        self.axis = axis
+        front = cost.movedim(axis + 1, 0)
+        self.shape = front.shape
+        count, size = len(front), front[0].numel()
+        room = cost.new_empty(count + 1, 2, size + PADDING)[..., :size]
+        steps, peaks = cost.new_empty(2, count, size + PADDING)[..., :size].unbind(0)
+        torch.add(front[:-1], front[1:], out=steps[:-1].unflatten(1, front.shape[1:])).mul_(length / 2)
+        peaks.unflatten(1, front.shape[1:]).copy_(unlike.movedim(axis + 1, 0))
+        self.front = room[:-1].unflatten(2, front.shape[1:])
+        if cost.device.type == "cpu":
+            room, steps, peaks = room.numpy(), steps.numpy(), peaks.numpy()
+            self.add, self.maximum, self.minimum = np.add, np.maximum, np.minimum
+        else:
+            self.add, self.maximum, self.minimum = torch.add, torch.maximum, torch.minimum
+        *self.planes, self.offer = room
+        self.sums = [plane[0] for plane in self.planes]
+        self.tops = [plane[1] for plane in self.planes]
+        self.steps, self.peaks = list(steps), list(peaks)
+
+    def sweep(self, values: torch.Tensor) -> torch.Tensor:
+        """To and fro; (2, B, D, H, W) -> the same, in memory that the next call overwrites."""
+        self.front.copy_(values.movedim(self.axis + 2, 0))
+        last = len(self.planes) - 1
+        offered_sum, offered_top = self.offer[0], self.offer[1]
+        for index in range(1, last + 1):
+            self.add(self.sums[index - 1], self.steps[index - 1], out=offered_sum)
+            self.maximum(self.tops[index - 1], self.peaks[index], out=offered_top)
+            self.minimum(self.planes[index], self.offer, out=self.planes[index])
+        for index in range(last - 1, -1, -1):
+            self.add(self.sums[index + 1], self.steps[index], out=offered_sum)
+            self.maximum(self.tops[index + 1], self.peaks[index], out=offered_top)
+            self.minimum(self.planes[index], self.offer, out=self.planes[index])
+        return self.front.movedim(0, self.axis + 2)

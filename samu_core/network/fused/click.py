@@ -70,12 +70,15 @@ class ClickMapsOfOne:
 
     Args:
         smoothed: (D, H, W) float32.
+        half: (D / 2, H / 2, W / 2), its `halved`.
         prompt: a batch of one.
         levels: decoder levels that maps are needed for.
         buffers: memory for them.
     """
 
-    def __init__(self, smoothed: torch.Tensor, prompt, levels: int, buffers: Buffers) -> None:
+    def __init__(
+        self, smoothed: torch.Tensor, half: torch.Tensor, prompt, levels: int, buffers: Buffers
+    ) -> None:
         self.smoothed = smoothed
         self.buffers = buffers
         batch = smoothed[None, None]
@@ -87,7 +90,7 @@ class ClickMapsOfOne:
         for _ in range(1, levels):
             self.factors.append([[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]])
         self.pooled = self._pooled(levels)
-        self.ways = [connectedness(batch, clicked, deviation, prompt)[0]]
+        self.ways = [connectedness(half[None], clicked, deviation, prompt)[0]]
         while len(self.ways) < levels - 1:
             self.ways.append(halved(self.ways[-1]))
 
@@ -97,53 +100,71 @@ class ClickMapsOfOne:
         At the full resolution the box has even edges.
         """
         shape = tuple(part.stop - part.start for part in box)
+        rows = self.buffers.flat("rows", (COUNT + 1, *shape), dtype)
         count = len(self.scales)
-        rows = self.buffers.flat("rows", (COUNT + 1, *shape), torch.float32)
+        alike, near, ways = rows[:count], rows[count : count + len(RADII)], rows[count + len(RADII) : -1]
         if level:
-            rows[:count] = self.pooled[level - 1][(slice(None), *box)]
+            part = (slice(None), *box)
+            alike.copy_(self.pooled[level - 1][part])
+            ways.copy_(self.ways[level - 1][part])
         else:
-            self._likeness_into(box, rows[:count])
-        for row, factors in zip(rows[count:], self.factors[level]):
-            product_into(factors, box, row)
-        self._ways_into(level, box, rows[count + len(RADII) : -1])
+            self._likeness_into(box, alike)
+            self._ways_into(box, ways)
+        for row, factors in zip(near, self.factors[level]):
+            plane = self._plane(row)
+            product_into(factors, box, plane)
+            if plane is not row:
+                row.copy_(plane)
         rows[-1].fill_(1.0)
-        if dtype != torch.float32:
-            rows = self.buffers.flat("rows in " + str(dtype), rows.shape, dtype).copy_(rows)
         return rows.view(len(rows), -1)
+
+    def _plane(self, row: torch.Tensor) -> torch.Tensor:
+        """Where a row is computed in float32: itself, or memory to copy from while it is in the cache."""
+        if row.dtype == torch.float32:
+            return row
+        return self.buffers.flat("plane", row.shape, torch.float32)
+
+    def _square(self, box: Box) -> torch.Tensor:
+        """Squared difference to the clicked value within a box at the full resolution."""
+        square = self.buffers.flat("square", tuple(part.stop - part.start for part in box), torch.float32)
+        return torch.sub(self.smoothed[box], self.clicked, out=square).square_()
 
     def _likeness_into(self, box: Box, out: torch.Tensor) -> None:
         """Likeness at full resolution within a box, written to `out` (5, d, h, w)."""
-        square = self.buffers.flat("square", out.shape[1:], torch.float32)
-        torch.sub(self.smoothed[box], self.clicked, out=square).square_()
+        square = self._square(box)
         for row, scale in zip(out, self.scales):
-            torch.mul(square, scale, out=row).clamp_(min=SMALLEST_EXPONENT).exp_()
+            plane = _likeness(square, scale, self._plane(row))
+            if plane is not row:
+                row.copy_(plane)
 
-    def _ways_into(self, level: int, box: Box, out: torch.Tensor) -> None:
-        """`connectedness` within a box, written to `out` (4, d, h, w)."""
-        if level:
-            out.copy_(self.ways[level - 1][(slice(None), *box)])
-            return
+    def _ways_into(self, box: Box, out: torch.Tensor) -> None:
+        """`connectedness` within a box at full resolution, written to `out` (4, d, h, w)."""
         half = self.ways[0][(slice(None), *(slice(part.start // 2, part.stop // 2) for part in box))]
-        count, depth, height, width = half.shape
-        pairs = out.view(count, depth, 2, height, 2, width, 2)
-        pairs.copy_(half[:, :, None, :, None, :, None].expand_as(pairs))
+        wide = half.repeat_interleave(2, dim=3)
+        count, depth, height, width = wide.shape
+        pairs = out.view(count, depth, 2, height, 2, width)
+        pairs.copy_(wide[:, :, None, :, None].expand_as(pairs))
 
     def _pooled(self, levels: int) -> list[torch.Tensor]:
         """Likeness averaged to the coarser levels, (5, D / 2^level, ...), level 1 first."""
         depth, height, width = self.smoothed.shape
-        count = len(self.scales)
-        shape = (count, depth // 2, height // 2, width // 2)
+        shape = (len(self.scales), depth // 2, height // 2, width // 2)
         first = self.buffers.flat("pooled", shape, torch.float32)
         for start in range(0, depth, SLAB):
             stop = min(start + SLAB, depth)
-            box = (slice(start, stop), slice(0, height), slice(0, width))
-            slab = self.buffers.flat("rows", (count, stop - start, height, width), torch.float32)
-            self._likeness_into(box, slab)
-            halved(slab, out=first[:, start // 2 : stop // 2])
+            square = self._square((slice(start, stop), slice(0, height), slice(0, width)))
+            plane = self.buffers.flat("plane", square.shape, torch.float32)
+            for index, scale in enumerate(self.scales):
+                _likeness(square, scale, plane)
+                halved(plane[None], out=first[index : index + 1, start // 2 : stop // 2])
         pooled = [first]
         while len(pooled) < levels - 1:
             pooled.append(halved(pooled[-1]))
         return pooled
+
+
+def _likeness(square: torch.Tensor, scale: float, out: torch.Tensor) -> torch.Tensor:
+    return torch.mul(square, scale, out=out).clamp_(min=SMALLEST_EXPONENT).exp_()
 
 
 def halved(maps: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:

@@ -255,7 +255,7 @@ class _Click:
         self.prompt = prompt
         self.scratch = scratch
         self.encoded = parts.prompt_encoder(prompt)
-        self.maps = ClickMapsOfOne(features.smoothed, prompt, parts.bottom, scratch)
+        self.maps = ClickMapsOfOne(features.smoothed, features.half, prompt, parts.bottom, scratch)
 
     def attend(self, level: int, features: torch.Tensor) -> None:
         """The attention of a level, on its whole features, in place."""

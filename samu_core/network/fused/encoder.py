@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from samu_core.network.fused.buffers import Buffers, Lender
-from samu_core.network.fused.click import SLAB, smooth_into
+from samu_core.network.fused.click import SLAB, halved, smooth_into
 from samu_core.network.fused.operations import Convolution, folded_block, max_pool
 
-COARSE_SLAB = 16  # slices of the second level at a time
+COARSE_SLAB = 8  # slices of the second level at a time
 
 
 class StemFeatures:
@@ -43,6 +43,7 @@ class Features:
 
     Attributes:
         smoothed: (D, H, W) float32.
+        half: (D / 2, H / 2, W / 2) float32, the means of 2^3 voxels of `smoothed`.
         finest: StemFeatures, the skip of level 0.
         skips: per decoder level from 1 on: the encoder's features where they are added, else the skip's
             half of the convolution over the concatenation, bias included. (1, C_n, D_n, H_n, W_n).
@@ -50,6 +51,7 @@ class Features:
     """
 
     smoothed: torch.Tensor
+    half: torch.Tensor
     finest: StemFeatures
     skips: dict[int, torch.Tensor]
     bottom: torch.Tensor
@@ -93,6 +95,7 @@ class FusedEncoder:
         features = Features()
         own = self.lender.lend(features)
         features.smoothed = smooth_into(patch, own.flat("smoothed", patch.shape, torch.float32))
+        features.half = halved(features.smoothed[None])[0]
         features.finest = self._first_level(patch, own)
         current = self._second_level(patch.shape, own)
         features.skips = {1: current}

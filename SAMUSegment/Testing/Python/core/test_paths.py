@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from samu_core.network import paths  # noqa: E402
-from samu_core.network.click_maps import connectedness, local_spread, smooth  # noqa: E402
+from samu_core.network.click_maps import at_half, connectedness, local_spread, smooth  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
 
 
@@ -44,7 +44,7 @@ def test_ways_are_those_of_a_plain_search(peak, monkeypatch):
     cost = torch.rand(2, 6, 7, 5, generator=torch.Generator().manual_seed(1)).square()
     seeds, spacing = [(1, 2, 3), (5, 0, 4)], [3.0, 1.0, 2.0]
     index = [torch.tensor(values) for values in zip(*seeds)]
-    found = paths.path_peak(cost, index) if peak else paths.path_sum(cost, index, spacing)
+    found = paths.cheapest_ways(cost, cost, index, spacing)[peak]
     for sample, seed in enumerate(seeds):
         expected = search(cost[sample].double().numpy(), seed, spacing, peak)
         np.testing.assert_allclose(found[sample].numpy(), expected, atol=2e-5)
@@ -54,11 +54,11 @@ def test_a_way_round_a_wall_is_found_with_the_sweeps_that_are_made():
     cost = torch.zeros(1, 16, 16, 16)
     cost[:, :, 8, :12] = 1.0  # a wall with a gap at the far end
     seed = [torch.tensor([8]), torch.tensor([2]), torch.tensor([2])]
-    assert paths.path_peak(cost, seed)[0, 8, 14, 2] == 0
-    assert paths.path_sum(cost, seed, [1.0] * 3)[0, 8, 14, 2] == 0
+    length, peak = paths.cheapest_ways(cost, cost, seed, [1.0] * 3)
+    assert peak[0, 8, 14, 2] == 0 and length[0, 8, 14, 2] == 0
     cost[:, :, 8, 12:] = 0.5
-    assert paths.path_peak(cost, seed)[0, 8, 14, 2] == 0.5
-    assert paths.path_sum(cost, seed, [1.0] * 3)[0, 8, 14, 2] == pytest.approx(0.5)
+    length, peak = paths.cheapest_ways(cost, cost, seed, [1.0] * 3)
+    assert peak[0, 8, 14, 2] == 0.5 and length[0, 8, 14, 2] == pytest.approx(0.5)
 
 
 def test_the_click_of_the_seed_lies_in_its_voxel():
@@ -71,7 +71,7 @@ def test_two_like_things_with_something_unlike_between_are_told_apart():
     patch[..., 4:14] = patch[..., 18:28] = 1.0
     click = at(0.5, 0.5, 9 / 32)
     smoothed = smooth(patch)
-    maps = connectedness(smoothed, torch.ones(1), local_spread(smoothed, click), click)[0]
+    maps = connectedness(at_half(smoothed), torch.ones(1), local_spread(smoothed, click), click)[0]
     assert maps.shape == (4, 16, 16, 16)
     assert (maps[:, 8, 8, 5] > 0.9).all(), "the clicked thing"
     assert (maps[1:, 8, 8, 11] < 0.65).all() and maps[0, 8, 8, 11] < 0.2, "the other one"
@@ -82,7 +82,7 @@ def test_a_millimetre_costs_the_same_in_a_crop_of_the_field_of_view():
     whole = torch.zeros(1, 1, 64, 64, 64)
     whole[..., 16:48, 16:48, 16:48] = patch
     spread = torch.full((1,), 0.1)
-    found = connectedness(whole, torch.full((1,), 0.5), spread, at(0.5, 0.5, 0.5))
+    found = connectedness(at_half(whole), torch.full((1,), 0.5), spread, at(0.5, 0.5, 0.5))
     crop = PointPrompt(torch.tensor([[0.5, 0.5, 0.5]]), span=0.5)
-    inner = connectedness(patch, torch.full((1,), 0.5), spread, crop)
+    inner = connectedness(at_half(patch), torch.full((1,), 0.5), spread, crop)
     torch.testing.assert_close(found[..., 14:18, 14:18, 14:18], inner[..., 6:10, 6:10, 6:10])
