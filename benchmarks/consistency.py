@@ -2,8 +2,10 @@
 
     python benchmarks/consistency.py --data DIR [--split dev] [--volumes 8] [--model FILE]
 
-Prints, per volume, the Dice between the mask found in the volume and the masks found in its copies, compared
-on the volume's own grid. Flipping moves no value; the other copies are made by linear interpolation.
+Prints, per volume, the Dice between the mask found in the volume and the masks found in its copies. Flipping
+moves no value; the other copies are made by linear interpolation. All masks are taken on the volume's own
+grid, as Slicer takes them on the segmentation's: a mask taken on the copy's grid and moved back has been
+rounded to voxels twice (for a cord of 0.7 mm voxels that alone, without any network, is a Dice of .93).
 """
 
 from __future__ import annotations
@@ -35,21 +37,20 @@ def first_click(case: cases.Case):
     return volume, volume.geometry.ijk_to_point(clicks[-1].position_kji[::-1]), structure.name
 
 
-def mask_of(predictor: Predictor, volume: Volume, point: np.ndarray) -> np.ndarray:
-    """bool (K, J, I) on the volume's grid."""
-    return predictor.predict(volume, point).mask(volume.geometry).full(volume.geometry) > 0
+def mask_of(predictor: Predictor, volume: Volume, point: np.ndarray, grid: GridGeometry) -> np.ndarray:
+    """bool (K, J, I) on the grid."""
+    return predictor.predict(volume, point).mask(grid).full(grid) > 0
 
 
 def agreement(predictor: Predictor, volume: Volume, point: np.ndarray) -> tuple[int, dict[str, float]]:
     """Voxels of the volume's own mask, and the Dice of every copy's mask with it."""
-    own = mask_of(predictor, volume, point)
-    flipped = mask_of(predictor, copies.reordered(volume), point)
+    own = mask_of(predictor, volume, point, volume.geometry)
+    copy = copies.reordered(volume)
+    flipped = mask_of(predictor, copy, point, copy.geometry)
     result = {"flipped, other axes": dice(flipped, copies.reordered_array(own))}
     for name, (spacing, degrees) in COPIES.items():
-        grid: GridGeometry = copies.rotated_grid(volume.geometry, spacing, degrees)
-        found = mask_of(predictor, copies.resampled(volume, grid), point)
-        back = copies.moved(found.astype(np.uint8), grid, volume.geometry, "nearest") > 0
-        result[name] = dice(back, own)
+        copy = copies.resampled(volume, copies.rotated_grid(volume.geometry, spacing, degrees))
+        result[name] = dice(mask_of(predictor, copy, point, volume.geometry), own)
     return int(own.sum()), result
 
 

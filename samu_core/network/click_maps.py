@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from samu_core.network.averages import halved
 from samu_core.network.blocks import sample_at
 from samu_core.network.paths import cheapest_ways, voxel_of
 from samu_core.prompt import FIELD_OF_VIEW, PointPrompt
@@ -25,11 +26,6 @@ PATH_LENGTHS = (6.0, 20.0)  # mm of unlike tissue to cross
 PATH_STEP = 0.02  # what a mm of like tissue costs
 PATH_PEAK = 0.25  # ... or beyond so many SD of the patch
 COUNT = len(WIDTHS) + len(LOCAL_WIDTHS) + len(RADII) + len(PATH_LENGTHS) + 2
-
-
-def smooth(patch: torch.Tensor) -> torch.Tensor:
-    """Mean over 3^3 voxels, (B, 1, D, H, W): what likeness is measured on, whatever the click."""
-    return functional.avg_pool3d(patch, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def nearness(shape, prompt: PointPrompt, radius: float) -> list[torch.Tensor]:
@@ -70,11 +66,6 @@ def doubled(maps: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(maps, scale_factor=2, mode="nearest")
 
 
-def at_half(smoothed: torch.Tensor) -> torch.Tensor:
-    """(B, 1, D, H, W) -> (B, D/2, H/2, W/2) float32, the means of 2^3 voxels: what ways lead through."""
-    return functional.avg_pool3d(smoothed.float(), 2)[:, 0]
-
-
 def connectedness(
     half: torch.Tensor, clicked: torch.Tensor, spread: torch.Tensor, prompt: PointPrompt
 ) -> torch.Tensor:
@@ -84,7 +75,7 @@ def connectedness(
     unlikeness on the way: in units of the spread around the click, and in SD of the patch (PATH_PEAK).
 
     Args:
-        half: `at_half` of the smoothed patch. clicked: (B,), the smoothed patch's value at the click.
+        half: the smoothed patch `halved`, float32. clicked: (B,), the smoothed patch's value at the click.
         spread: (B,), `local_spread`.
     """
     with torch.no_grad(), torch.autocast(half.device.type, enabled=False):
@@ -126,7 +117,7 @@ class ClickMaps(nn.Module):
         maps = [torch.exp(difference * (-0.5 / width.square())) for width in widths]
         shape = smoothed.shape[2:]
         maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
-        connected = connectedness(at_half(smoothed), clicked.flatten(), spread.flatten(), prompt)
+        connected = connectedness(halved(smoothed[:, 0].float()), clicked.flatten(), spread.flatten(), prompt)
         return torch.cat([*maps, doubled(connected).to(difference.dtype)], dim=1)
 
     def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:

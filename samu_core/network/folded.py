@@ -13,18 +13,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from samu_core.network.averages import halved, smooth
 from samu_core.network.click_maps import (
     LOCAL_RANGE,
     LOCAL_REACH,
     LOCAL_WIDTHS,
     RADII,
     WIDTHS,
-    at_half,
     connectedness,
     doubled,
     nearness,
     outer,
-    smooth,
 )
 from samu_core.network.fused.operations import folded_block
 from samu_core.network.prompt_attention import PromptAttention
@@ -103,7 +102,7 @@ class FoldedNetwork(nn.Module):
         maps = [torch.exp(square * (-0.5 / width**2)) for width in WIDTHS]
         maps += [torch.exp(square * (-0.5 / (factor * spread).square())) for factor in LOCAL_WIDTHS]
         maps += [outer(nearness(smoothed.shape[2:], prompt, radius))[:, 0] for radius in RADII]
-        connected = connectedness(at_half(smoothed), clicked[None], spread[None], prompt)
+        connected = connectedness(halved(smoothed[:, 0]), clicked[None], spread[None], prompt)
         current = torch.cat([torch.stack(maps, dim=1), doubled(connected)], dim=1)
         results = []
         for level, convolution in enumerate(self.decoder.click_maps.to_level):

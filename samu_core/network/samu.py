@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from samu_core.network.averages import smooth
 from samu_core.network.blocks import UpBlock, conv_stack
-from samu_core.network.click_maps import ClickMaps, smooth
+from samu_core.network.click_maps import ClickMaps
 from samu_core.network.config import SAMUConfig
 from samu_core.network.prompt_attention import PromptAttention, PromptEncoder
 from samu_core.prompt import PointPrompt

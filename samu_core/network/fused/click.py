@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from samu_core.network.averages import halved
 from samu_core.network.blocks import sample_at
 from samu_core.network.click_maps import (
     COUNT,
@@ -28,29 +29,6 @@ SMALLEST_EXPONENT = -80.0
 SMALLEST_FACTOR = 1e-12
 
 Box = tuple[slice, slice, slice]  # KJI, every slice with start and stop
-
-
-def smooth_into(patch: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """`click_maps.smooth` of (D, H, W), written to `out`; torch's pooling visits all 27 neighbours."""
-    between = torch.empty_like(out)
-    _sum_of_three(patch, 2, out)
-    _sum_of_three(out, 1, between)
-    _sum_of_three(between, 0, out)
-    for axis, size in enumerate(out.shape):
-        share = torch.full((size,), 1 / 3)
-        share[0] = share[-1] = 1 / 2
-        shape = [1, 1, 1]
-        shape[axis] = size
-        out.mul_(share.view(shape))
-    return out
-
-
-def _sum_of_three(x: torch.Tensor, axis: int, out: torch.Tensor) -> None:
-    """Every voxel with its two neighbours along an axis (fewer at the ends), written to `out`."""
-    size = x.shape[axis]
-    out.copy_(x)
-    out.narrow(axis, 1, size - 1).add_(x.narrow(axis, 0, size - 1))
-    out.narrow(axis, 0, size - 1).add_(x.narrow(axis, 1, size - 1))
 
 
 def factors_of(shape, prompt, radius: float) -> list[torch.Tensor]:
@@ -165,14 +143,6 @@ class ClickMapsOfOne:
 
 def _likeness(square: torch.Tensor, scale: float, out: torch.Tensor) -> torch.Tensor:
     return torch.mul(square, scale, out=out).clamp_(min=SMALLEST_EXPONENT).exp_()
-
-
-def halved(maps: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over 2x2x2 voxels of (C, D, H, W); torch's pooling is seven times as slow on few channels."""
-    maps = maps[:, 0::2] + maps[:, 1::2]
-    maps = maps[:, :, 0::2] + maps[:, :, 1::2]
-    out = torch.add(maps[..., 0::2], maps[..., 1::2], out=out)
-    return out.mul_(0.125)
 
 
 class ClickJoin:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from samu_core.network.averages import halved, smooth
 from samu_core.network.fused.buffers import Buffers, Lender
-from samu_core.network.fused.click import SLAB, halved, smooth_into
+from samu_core.network.fused.click import SLAB
 from samu_core.network.fused.operations import Convolution, folded_block, max_pool
 
 COARSE_SLAB = 8  # slices of the second level at a time
@@ -94,8 +95,8 @@ class FusedEncoder:
         """patch: (D, H, W) float32, normalised; every edge a multiple of the network's stride."""
         features = Features()
         own = self.lender.lend(features)
-        features.smoothed = smooth_into(patch, own.flat("smoothed", patch.shape, torch.float32))
-        features.half = halved(features.smoothed[None])[0]
+        features.smoothed = smooth(patch, own.flat("smoothed", patch.shape, torch.float32))
+        features.half = halved(features.smoothed)
         features.finest = self._first_level(patch, own)
         current = self._second_level(patch.shape, own)
         features.skips = {1: current}

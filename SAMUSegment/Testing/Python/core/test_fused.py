@@ -8,7 +8,6 @@ torch = pytest.importorskip("torch")
 from samu_core.engine import FusedEngine, TorchEngine, choose_precision, fused_engine  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.network import SAMU, SAMUConfig, fused  # noqa: E402
-from samu_core.network.fused import click as click_module  # noqa: E402
 from samu_core.network.fused.buffers import Buffers  # noqa: E402
 from samu_core.network.fused.decoder import OUTSIDE  # noqa: E402
 from samu_core.network.fused.engine import FusedNetwork  # noqa: E402
@@ -195,17 +194,6 @@ def test_region_is_what_the_engine_is_told():
     engine.region = RegionOfInterest(probability=1 - 1e-9)
     logits = engine.decode(engine.encode(patch), np.array([0.5, 0.5, 0.5]))
     assert (logits == OUTSIDE).any() and (logits != OUTSIDE).any()
-
-
-def test_smoothing_and_pooling_equal_torchs():
-    patch = make_patch((32, 16, 24))
-    from samu_core.network.click_maps import smooth
-
-    torch.testing.assert_close(
-        click_module.smooth_into(patch, torch.empty_like(patch)), smooth(patch[None, None])[0, 0]
-    )
-    maps = torch.rand(5, 8, 6, 4)
-    torch.testing.assert_close(click_module.halved(maps), torch.nn.functional.avg_pool3d(maps, 2))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
+from samu_core.network.averages import halved, smooth  # noqa: E402
 from samu_core.network.blocks import sample_at  # noqa: E402
 from samu_core.network.click_maps import (  # noqa: E402
     COUNT,
@@ -19,7 +20,6 @@ from samu_core.network.click_maps import (  # noqa: E402
     local_spread,
     nearness,
     outer,
-    smooth,
 )
 from samu_core.network.prompt_attention import (  # noqa: E402
     PLACE_RADIUS,
@@ -255,3 +255,14 @@ def test_gradients_reach_every_parameter(patch):
     (logits.square().mean() + auxiliary.square().mean()).backward()
     silent = [name for name, value in samu.named_parameters() if value.grad is None]
     assert not silent
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 6, 4, 8), (3, 5, 7, 2)])
+def test_averages_are_those_of_torchs_pooling(shape):
+    volume = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    pool = torch.nn.functional.avg_pool3d
+    expected = pool(volume, 3, stride=1, padding=1, count_include_pad=False)
+    torch.testing.assert_close(smooth(volume), expected)
+    torch.testing.assert_close(smooth(volume, out=torch.empty_like(volume)), expected)
+    if all(size % 2 == 0 for size in shape[-3:]):
+        torch.testing.assert_close(halved(volume), pool(volume, 2))

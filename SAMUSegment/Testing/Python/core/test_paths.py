@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from samu_core.network import paths  # noqa: E402
-from samu_core.network.click_maps import at_half, connectedness, local_spread, smooth  # noqa: E402
+from samu_core.network.averages import halved, smooth  # noqa: E402
+from samu_core.network.click_maps import connectedness, local_spread  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
 
 
@@ -71,7 +72,7 @@ def test_two_like_things_with_something_unlike_between_are_told_apart():
     patch[..., 4:14] = patch[..., 18:28] = 1.0
     click = at(0.5, 0.5, 9 / 32)
     smoothed = smooth(patch)
-    maps = connectedness(at_half(smoothed), torch.ones(1), local_spread(smoothed, click), click)[0]
+    maps = connectedness(halved(smoothed[:, 0]), torch.ones(1), local_spread(smoothed, click), click)[0]
     assert maps.shape == (4, 16, 16, 16)
     assert (maps[:, 8, 8, 5] > 0.9).all(), "the clicked thing"
     assert (maps[1:, 8, 8, 11] < 0.65).all() and maps[0, 8, 8, 11] < 0.2, "the other one"
@@ -82,7 +83,7 @@ def test_a_millimetre_costs_the_same_in_a_crop_of_the_field_of_view():
     whole = torch.zeros(1, 1, 64, 64, 64)
     whole[..., 16:48, 16:48, 16:48] = patch
     spread = torch.full((1,), 0.1)
-    found = connectedness(at_half(whole), torch.full((1,), 0.5), spread, at(0.5, 0.5, 0.5))
+    found = connectedness(halved(whole[:, 0]), torch.full((1,), 0.5), spread, at(0.5, 0.5, 0.5))
     crop = PointPrompt(torch.tensor([[0.5, 0.5, 0.5]]), span=0.5)
-    inner = connectedness(at_half(patch), torch.full((1,), 0.5), spread, crop)
+    inner = connectedness(halved(patch[:, 0]), torch.full((1,), 0.5), spread, crop)
     torch.testing.assert_close(found[..., 14:18, 14:18, 14:18], inner[..., 6:10, 6:10, 6:10])
