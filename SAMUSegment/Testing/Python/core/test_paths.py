@@ -51,6 +51,17 @@ def test_ways_are_those_of_a_plain_search(peak, monkeypatch):
         np.testing.assert_allclose(found[sample].numpy(), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 7, 5), (1, 16, 8, 1)])
+def test_jumps_for_a_gpu_find_what_planes_find(shape, monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    cost, unlike = torch.rand(2, *shape, generator=generator).square().unbind(0)
+    index = [torch.tensor([size // 3] * shape[0]) for size in shape[1:]]
+    expected = paths.cheapest_ways(cost, unlike, index, [3.0, 1.0, 2.0])
+    monkeypatch.setattr(paths, "_Planes", paths._Jumps)
+    for ours, theirs in zip(paths.cheapest_ways(cost, unlike, index, [3.0, 1.0, 2.0]), expected):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_way_round_a_wall_is_found_with_the_sweeps_that_are_made():
     cost = torch.zeros(1, 16, 16, 16)
     cost[:, :, 8, :12] = 1.0  # a wall with a gap at the far end
