@@ -53,6 +53,7 @@ def main(argv=None) -> int:
     train.add_argument("--carry", type=Path, required=True, help="folder of 'prepare'")
     train.add_argument("--out", type=Path, required=True, help="folder that comes back ($OUT)")
     train.add_argument("--run", type=Path, default=Path("/tmp/samu-gpu-run"), help="stays on a warm machine")
+    train.add_argument("--initial", type=Path, help="weights that the first stage begins with")
     train.add_argument("--limit-s", type=float, default=LIMIT_S, help="wall time of this command")
     train.add_argument("--quick", type=int, default=48, help="dev samples of the last stage's quick look")
     merge = commands.add_parser("merge", help="a checkpoint of a stage's shards")
@@ -124,7 +125,7 @@ def run_train(args) -> int:
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
     trainer = Trainer(settings, load_carried(args.carry, settings), args.run, device)
-    begin(trainer, args.run / "checkpoint.pt", args.carry / "resume", args.stage)
+    begin(trainer, args.run / "checkpoint.pt", args.carry / "resume", args.stage, args.initial)
     write_run_info(args.run, settings, device, args.carry / "config.yaml")
     last = args.stage == len(settings.phases)
     goal = 60 * sum(phase.minutes for phase in settings.phases[: args.stage]) - trainer.seconds
@@ -147,8 +148,9 @@ def run_train(args) -> int:
     return 0
 
 
-def begin(trainer, checkpoint: Path, resume: Path, stage: int) -> None:
-    """Take up the run: from this machine's checkpoint, or from the files of another machine, or anew."""
+def begin(trainer, checkpoint: Path, resume: Path, stage: int, initial: Path | None) -> None:
+    """Take up the run: from this machine's checkpoint, or from the files of another machine, or anew, with
+    `initial` weights if there are any."""
     from samu_core.errors import SamuError
 
     if checkpoint.is_file():
@@ -164,6 +166,9 @@ def begin(trainer, checkpoint: Path, resume: Path, stage: int) -> None:
             f"stage {stage} finds neither {checkpoint} nor {resume}/weights.npz: is this another machine? "
             "Put the last stage's weights.npz and progress.json into CARRY/resume."
         )
+    elif initial is not None:
+        new = trainer.start_from(initial)
+        LOGGER.info("begun with the weights of %s; new: %s", initial, ", ".join(new) or "nothing")
 
 
 def quick_look(trainer, folder: Path, count: int, end: float) -> dict:
@@ -224,7 +229,7 @@ def run_rehearse(args) -> int:
         pack_data(data, pack)
     config = yaml.safe_load((REPOSITORY / "configs" / "gpu.yaml").read_text())
     config.update(shapes=2, shape_size=40, region_volumes=1, workers=0, warm_up_steps=2)
-    config["network"] = {"channels": [8] * 6, "embedding": 16}
+    config["network"] = {"channels": [16] * 6, "embedding": 16}
     for phase in config["phases"]:
         phase["minutes"] = args.seconds / 60
         for crop in phase["crops"]:
