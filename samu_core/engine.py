@@ -6,6 +6,7 @@ TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do w
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +19,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def import_torch() -> Any:
     """torch, or a SamuError that says how to get it."""
+    # oneDNN keeps the code of 1,024 shapes by default, some 400 KiB each; read when it computes first.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     try:
         import torch
     except OSError as error:  # on Windows, a library of torch's own that cannot be loaded
