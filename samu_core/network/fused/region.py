@@ -18,7 +18,7 @@ class RegionOfInterest:
         margin: coarse voxels (4 of the patch, 6 mm) added on every side.
         largest: fraction of the patch; a larger box is not worth leaving something out.
         step: coarse voxels that the box's edges are a multiple of. oneDNN keeps code for every shape that it
-            has met, and the C library's free blocks fit only like shapes: without it every click costs memory.
+            has met, and the C library's free blocks fit only like shapes: every click would cost memory.
     """
 
     probability: float = 0.02

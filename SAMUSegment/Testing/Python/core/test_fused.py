@@ -208,7 +208,7 @@ def test_region_is_what_the_engine_is_told():
     engine = fused_engine(network, "cpu", "float32", SIZE, region=True)
     if engine is None:
         pytest.skip("this machine or torch has no fused operations")
-    engine.region = RegionOfInterest(probability=1 - 1e-9)
+    engine.region = RegionOfInterest(probability=1 - 1e-9, step=1)
     logits = engine.decode(engine.encode(patch), np.array([0.5, 0.5, 0.5]))
     assert (logits == OUTSIDE).any() and (logits != OUTSIDE).any()
 
