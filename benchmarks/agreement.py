@@ -10,7 +10,6 @@ logit, and the share of the patch's voxels where the masks differ.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 from pathlib import Path
 
@@ -81,10 +80,7 @@ def main() -> None:
     header = ["precision", "logits, median", "logits, most", "voxels, median", "voxels, most"]
     print(table(summary, header))
     if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        measuring.write_rows(args.csv, COLUMNS, rows)
 
 
 if __name__ == "__main__":

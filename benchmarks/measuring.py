@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -88,3 +88,11 @@ def plot_bars(path: Path, values: dict[str, float], label: str) -> None:
     axes.set_xlabel(label)
     figure.savefig(path, dpi=120)
     print(f"wrote {path}")
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
+    """One line per row under a head of columns."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -10,7 +10,6 @@ in the region of interest, the Dice between the two masks, and the decoder's tim
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 from pathlib import Path
 
@@ -85,10 +84,7 @@ def main() -> None:
     worst = max(abs(row["full"] - row["region"]) for row in rows)
     print(f"\nDice changes by {means[1] - means[0]:+.5f} on average, by {worst:.5f} at most.")
     if args.csv:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        measuring.write_rows(args.csv, COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def import_torch() -> Any:
     """torch, or a SamuError that says how to get it."""
-    # oneDNN keeps the code of 1,024 shapes by default, some 400 KiB each; read when it computes first.
+    # oneDNN keeps the code of 1,024 shapes by default, which is hundreds of MiB when every click's region has
+    # shapes of its own (benchmarks/README.md). It reads this when it computes first.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     try:
         import torch

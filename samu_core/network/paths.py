@@ -55,7 +55,7 @@ class _Planes:
 
     The axis is in front, so that each step is over memory that lies together; both quantities share a plane.
     Planes lie a few floats more than a power of two apart, or they would compete for the same cache lines.
-    numpy does the steps: the same numbers as torch, with half of its overhead per call.
+    numpy does the steps: the same numbers as torch, with less overhead per call.
     """
 
     def __init__(self, cost: torch.Tensor, unlike: torch.Tensor, axis: int, length: float) -> None:
