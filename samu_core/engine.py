@@ -19,9 +19,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def import_torch() -> Any:
     """torch, or a SamuError that says how to get it."""
-    # oneDNN keeps the code of 1,024 shapes by default, which is hundreds of MiB when every click's region has
-    # shapes of its own (benchmarks/README.md). It reads this when it computes first.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    # oneDNN keeps the code of 1,024 shapes by default, .4 MiB each. A click needs some 35 for the whole patch
+    # and 20 for its region, which differ from click to click; making those anew takes 5 ms (benchmarks/
+    # README.md). oneDNN reads this when it computes first.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "96")
     try:
         import torch
     except OSError as error:  # on Windows, a library of torch's own that cannot be loaded

@@ -19,6 +19,7 @@ from samu_core.resampling import resample_index_space
 PATCH_SIZE = 128
 PATCH_SPACING_MM = 1.5
 OUTSIDE_LOGIT = float("-inf")
+SAMPLED_SLICES = 32  # of a patch at a time
 # |det| / product of the column lengths: 1 for orthogonal axes, 0 for axes in one plane.
 MIN_AXES_INDEPENDENCE = 1e-6
 # Round-off allowed when a point lies on the outermost face of the outermost voxels (in voxels).
@@ -294,15 +295,13 @@ class PatchGrid:
             a voxel beyond its outer voxel centres) and where it holds no finite value.
         """
         patch_to_volume = volume.geometry.ras_to_ijk @ self.geometry.ijk_to_ras
-        corners = _apply(patch_to_volume, _box_corners([0.0] * 3, [self.size - 1.0] * 3))
-        # One voxel more on each side than linear interpolation touches.
-        low = np.maximum(np.floor(corners.min(axis=0)) - 1, 0).astype(int)
-        high = np.minimum(np.ceil(corners.max(axis=0)) + 2, volume.geometry.shape_ijk).astype(int)
-        shape = (self.size,) * 3
-        if np.any(high <= low):
-            return np.full(shape, np.nan, dtype=np.float32)
-        crop = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
-        patch = resample_index_space(crop, patch_to_volume, low, shape, interpolation, float("nan"))
+        patch = np.empty((self.size,) * 3, dtype=np.float32)
+        # Slab by slab: what SimpleITK copies of the volume would be the largest thing in memory.
+        for start in range(0, self.size, SAMPLED_SLICES):
+            slab = patch[start : start + SAMPLED_SLICES]
+            slab_to_volume = patch_to_volume.copy()
+            slab_to_volume[:3, 3] = _apply(patch_to_volume, np.array([0.0, 0.0, start]))
+            _sample_into(slab, volume, slab_to_volume, interpolation)
         if volume.array.dtype.kind == "f":
             # ITK writes what does not fit float32, infinity included, as the largest float32.
             patch[np.abs(patch) >= np.finfo(np.float32).max] = np.nan
@@ -351,3 +350,17 @@ class PatchGrid:
         )
         extent = (low[0], high[0] - 1, low[1], high[1] - 1, low[2], high[2] - 1)
         return array, tuple(int(value) for value in extent)
+
+
+def _sample_into(slab: np.ndarray, volume: Volume, to_volume: np.ndarray, interpolation: str) -> None:
+    """`PatchGrid.sample` of some slices: fills `slab`; `to_volume` (4, 4) takes its indices to the
+    volume's."""
+    corners = _apply(to_volume, _box_corners([0.0] * 3, [size - 1.0 for size in slab.shape[::-1]]))
+    # One voxel more on each side than linear interpolation touches.
+    low = np.maximum(np.floor(corners.min(axis=0)) - 1, 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0)) + 2, volume.geometry.shape_ijk).astype(int)
+    if np.any(high <= low):
+        slab.fill(np.nan)
+        return
+    crop = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    slab[:] = resample_index_space(crop, to_volume, low, slab.shape, interpolation, float("nan"))

@@ -34,14 +34,15 @@ def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarra
     inside = np.isfinite(patch)
     complete = bool(inside.all())
     values = patch.ravel() if complete else patch[inside]
+    mine = not complete  # indexing by a mask has copied
     if values.size == 0:
         raise VolumeError(
             "There is no image data around the click (every voxel is NaN or outside the volume); "
             "click where the image shows something."
         )
     if modality == "CT" or (modality is None and values.min() < CT_GUESS_BELOW):
-        values = np.clip(values, *CT_RANGE_HU)
-    scores = _z_score(values)
+        values, mine = np.clip(values, *CT_RANGE_HU, out=values if mine else None), True
+    scores = _z_score(values if mine else values.copy())
     if complete:
         return scores.reshape(patch.shape)
     result = np.full(patch.shape, scores.min(), dtype=np.float32)
@@ -50,14 +51,18 @@ def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarra
 
 
 def _z_score(values: np.ndarray) -> np.ndarray:
-    """(values - mean) / sd as float32; zeros where all values are equal."""
+    """(values - mean) / sd as float32, in place; zeros where all values are equal.
+
+    In place, because every further array of a patch's size is 8 MB of the process's peak.
+    """
     low, high = float(values.min()), float(values.max())
     if low == high:
-        return np.zeros(values.shape, dtype=np.float32)
+        values[:] = 0
+        return values
     mean = float(values.mean(dtype=np.float64))
     # Scaled to at most 1 before squaring: float32 squares of raw intensities may overflow.
     peak = max(high - mean, mean - low)
-    scores = (values - np.float32(mean)) / np.float32(peak)
-    deviation = np.sqrt(float(np.dot(scores, scores)) / scores.size)
-    scores /= np.float32(deviation)
-    return scores
+    values -= np.float32(mean)
+    values /= np.float32(peak)
+    values /= np.float32(np.sqrt(float(np.dot(values, values)) / values.size))
+    return values

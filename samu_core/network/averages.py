@@ -6,10 +6,15 @@ from __future__ import annotations
 import torch
 
 
-def smooth(volume: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over 3^3 voxels, fewer at the borders, of (..., D, H, W): what likeness is measured on."""
+def smooth(
+    volume: torch.Tensor, out: torch.Tensor | None = None, between: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean over 3^3 voxels, fewer at the borders, of (..., D, H, W): what likeness is measured on.
+
+    `out` and `between` are memory of the same shape; what is left in the latter has no meaning.
+    """
     out = torch.empty_like(volume, memory_format=torch.contiguous_format) if out is None else out
-    between = torch.empty_like(out)
+    between = torch.empty_like(out) if between is None else between
     _sum_of_three(volume, -1, out)
     _sum_of_three(out, -2, between)
     _sum_of_three(between, -3, out)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from samu_core.prompt import FIELD_OF_VIEW
-from samu_core.training.contrast import synthetic_image, white_noise
+from samu_core.training.contrast import blur, synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.shapes import random_rotation, smooth_noise
 
@@ -198,7 +198,7 @@ def _gather_image(image: np.ndarray, coordinates: torch.Tensor, index: torch.Ten
 
 
 def _augment(image: torch.Tensor, rng: np.random.Generator, is_ct: bool) -> torch.Tensor:
-    """Contrast and noise of a real image, values 0...1."""
+    """Contrast, sharpness and noise of a real image, values 0...1."""
     if rng.random() < 0.4:
         image = image.clamp(min=0).pow(float(np.exp(rng.uniform(-0.35, 0.35))))
     if rng.random() < 0.3:
@@ -206,6 +206,8 @@ def _augment(image: torch.Tensor, rng: np.random.Generator, is_ct: bool) -> torc
         image = image * torch.exp(float(rng.uniform(0, 0.25)) * field)
     if rng.random() < 0.1 and not is_ct:
         image = 1 - image
+    if rng.random() < 0.3:  # as sharp as the scanner and earlier resampling left it
+        image = blur(image, rng.uniform(0.2, 0.9, 3))
     if rng.random() < 0.3:
         noise = white_noise(image.shape, rng)
         image = image + noise * float(rng.uniform(0, 0.5)) * float(image.std()) * 0.2

@@ -24,6 +24,7 @@ from samu_core.network.fused.buffers import Buffers
 from samu_core.network.prompt_attention import PLACE_RADIUS
 
 SLAB = 8  # slices of the full resolution at a time
+IDLE, IDLE_PLANES = "pooled 1", 2  # scratch of the encoder's that is free here, and what it has room for
 # Below these the exponentials and products would be denormal numbers, which are very slow on some CPUs.
 SMALLEST_EXPONENT = -80.0
 SMALLEST_FACTOR = 1e-12
@@ -52,10 +53,12 @@ class ClickMapsOfOne:
         prompt: a batch of one.
         levels: decoder levels that maps are needed for.
         buffers: memory for them.
+        keep: type in which the likeness at full resolution, which the coarse levels' averages need, is kept
+            for the finest level; None computes it again where that is run, less work for a small box.
     """
 
     def __init__(
-        self, smoothed: torch.Tensor, half: torch.Tensor, prompt, levels: int, buffers: Buffers
+        self, smoothed: torch.Tensor, half: torch.Tensor, prompt, levels: int, buffers: Buffers, keep=None
     ) -> None:
         self.smoothed = smoothed
         self.buffers = buffers
@@ -67,6 +70,7 @@ class ClickMapsOfOne:
         self.factors = [[factors_of(smoothed.shape, prompt, radius) for radius in RADII]]
         for _ in range(1, levels):
             self.factors.append([[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]])
+        self.kept = None if keep is None else self._room(keep)
         self.pooled = self._pooled(levels)
         self.ways = [connectedness(half[None], clicked, deviation, prompt)[0]]
         while len(self.ways) < levels - 1:
@@ -102,6 +106,12 @@ class ClickMapsOfOne:
             return row
         return self.buffers.flat("plane", row.shape, torch.float32)
 
+    def _room(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Memory for each likeness at full resolution."""
+        shape, rest = self.smoothed.shape, len(self.scales) - IDLE_PLANES
+        idle = self.buffers.flat(IDLE, (IDLE_PLANES, *shape), dtype)
+        return [*idle, *self.buffers.flat("kept", (rest, *shape), dtype)]
+
     def _square(self, box: Box) -> torch.Tensor:
         """Squared difference to the clicked value within a box at the full resolution."""
         square = self.buffers.flat("square", tuple(part.stop - part.start for part in box), torch.float32)
@@ -109,6 +119,10 @@ class ClickMapsOfOne:
 
     def _likeness_into(self, box: Box, out: torch.Tensor) -> None:
         """Likeness at full resolution within a box, written to `out` (5, d, h, w)."""
+        if self.kept is not None:
+            for row, plane in zip(out, self.kept):
+                row.copy_(plane[box])
+            return
         square = self._square(box)
         for row, scale in zip(out, self.scales):
             plane = _likeness(square, scale, self._plane(row))
@@ -135,6 +149,8 @@ class ClickMapsOfOne:
             for index, scale in enumerate(self.scales):
                 _likeness(square, scale, plane)
                 halved(plane[None], out=first[index : index + 1, start // 2 : stop // 2])
+                if self.kept is not None:
+                    self.kept[index][start:stop] = plane
         pooled = [first]
         while len(pooled) < levels - 1:
             pooled.append(halved(pooled[-1]))

@@ -152,7 +152,8 @@ class FusedDecoder:
             choose_box: given the auxiliary logits, returns the Box of the auxiliary level outside of which
                 nothing is of interest (logits there are OUTSIDE), or None for everything.
         """
-        click = _Click(self.parts, features, prompt, self.scratch)
+        everywhere = features.finest.dtype if choose_box is None else None
+        click = _Click(self.parts, features, prompt, self.scratch, everywhere)
         current = self._coarse_levels(click)
         auxiliary = self._auxiliary(current)
         box = None if choose_box is None else choose_box(auxiliary)
@@ -249,13 +250,13 @@ class FusedDecoder:
 class _Click:
     """One click during its decoding."""
 
-    def __init__(self, parts, features: Features, prompt: PointPrompt, scratch: Buffers) -> None:
+    def __init__(self, parts, features: Features, prompt: PointPrompt, scratch: Buffers, keep) -> None:
         self.parts = parts
         self.features = features
         self.prompt = prompt
         self.scratch = scratch
         self.encoded = parts.prompt_encoder(prompt)
-        self.maps = ClickMapsOfOne(features.smoothed, features.half, prompt, parts.bottom, scratch)
+        self.maps = ClickMapsOfOne(features.smoothed, features.half, prompt, parts.bottom, scratch, keep)
 
     def attend(self, level: int, features: torch.Tensor) -> None:
         """The attention of a level, on its whole features, in place."""

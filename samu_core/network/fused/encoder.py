@@ -95,7 +95,8 @@ class FusedEncoder:
         """patch: (D, H, W) float32, normalised; every edge a multiple of the network's stride."""
         features = Features()
         own = self.lender.lend(features)
-        features.smoothed = smooth(patch, own.flat("smoothed", patch.shape, torch.float32))
+        features.smoothed = own.flat("smoothed", patch.shape, torch.float32)
+        smooth(patch, features.smoothed, between=self.scratch.flat("pooled 1", patch.shape, torch.float32))
         features.half = halved(features.smoothed)
         features.finest = self._first_level(patch, own)
         current = self._second_level(patch.shape, own)

@@ -127,6 +127,15 @@ def test_clicks_do_not_change_the_features():
     assert torch.equal(engine.decode(features, PointPrompt.from_fraction(CLICKS[0])), first)
 
 
+def test_kept_likeness_is_the_recomputed_one():
+    """Decoding everywhere keeps what the coarse levels needed; a region too large to pay off does not."""
+    network = fuse(make_network())
+    features, prompt = network.encode(make_patch()), PointPrompt.from_fraction(CLICKS[1])
+    kept = network.decode(features, prompt)
+    again = network.decode(features, prompt, RegionOfInterest(largest=0.0))
+    assert torch.equal(kept, again)
+
+
 def test_features_stay_good_while_somebody_holds_them():
     network = make_network()
     engine = fuse(network)

@@ -144,6 +144,20 @@ def test_patch_that_misses_the_target_gives_an_empty_extent():
     assert array.size == 0 and extent[1] < extent[0]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_slabs_of_a_patch_join_without_a_seam(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    shape = (40, 50, 30)
+    volume = Volume(rng.normal(0, 100, shape).astype(np.float32), random_affine(rng, shape))
+    grid = PatchGrid((0.0, 0.0, 0.0), SIZE, SPACING)
+    monkeypatch.setattr("samu_core.geometry.SAMPLED_SLICES", SIZE)
+    whole = grid.sample(volume)
+    monkeypatch.setattr("samu_core.geometry.SAMPLED_SLICES", 5)
+    slabs = grid.sample(volume)
+    np.testing.assert_array_equal(np.isnan(slabs), np.isnan(whole))
+    np.testing.assert_allclose(slabs, whole, atol=1e-3)
+
+
 def test_patch_that_misses_the_volume_is_all_nan():
     volume = Volume(np.ones((5, 5, 5)), np.eye(4))
     assert np.isnan(PatchGrid((500.0, 0, 0), size=8).sample(volume)).all()
