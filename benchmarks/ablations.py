@@ -41,6 +41,7 @@ VARIANTS = {
     "baseline 1": ("no prompt", {"network": {"attention": "none"}}, {}),
     "baseline 2": ("attention at the bottom only", {"network": {"attention": "bottom"}}, {}),
     "baseline 3": ("attention on the skips, too", {"network": {"attention": "skips"}}, {}),
+    "no limits": ("attention without limits", {"network": {"limits": False}}, {}),
     "group": ("GroupNorm", {"network": {"normalisation": "group"}}, {}),
     "adamw": ("AdamW for everything", {"optimizer": "adamw"}, {}),
     "synthetic": ("random shapes only", {}, {"real": 0.0, "labelmaps": 0.0}),

@@ -26,6 +26,7 @@ FORMAT, VERSION = "samu-weights", 1
 BUNDLED_NAME = "samu.npz"
 BUNDLED_SHA256 = "9291740ab0f61ca73f98000464cac3f93ce799257dc4a19bca87a5a8a81f7600"
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
+BEFORE = {"limits": False}  # settings of networks whose files do not name them
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
 
 _GET_ANOTHER = "Reinstall SAMUSegment, or name a weights file."
@@ -202,7 +203,7 @@ def _read_archive(path: Path, expected: str):
             values = values.astype(np.float32) * arrays[f"scale:{name}"].astype(np.float32)
         if kind in ("int8", "float32"):
             state[name] = torch.from_numpy(np.ascontiguousarray(values)).reshape(values.shape)
-    return meta["config"], state
+    return {**BEFORE, **meta["config"]}, state
 
 
 def _read_checkpoint(path: Path):
@@ -212,6 +213,6 @@ def _read_checkpoint(path: Path):
         raise WeightsError(f"there is no checkpoint {path}. {_GET_ANOTHER}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return state["config"], state["ema"]
+        return {**BEFORE, **state["config"]}, state["ema"]
     except Exception as error:  # torch raises whatever its unpickler meets
         raise WeightsError(f"{path} is truncated or no SAMU training checkpoint. {_GET_ANOTHER}") from error

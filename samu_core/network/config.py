@@ -28,6 +28,8 @@ class SAMUConfig:
             paper-literal prompt.
         maps: "full" shows every decoder level how alike in intensity, how near to and how well connected with
             the click each voxel is (`ClickMaps`), only with content; "none" does not.
+        limits: keep what attention adds to the size of features, and its scores where sigmoids have a slope
+            (`prompt_attention.limited`). Weights from before there were limits are without.
         normalisation: "batch" (folds into the convolution at inference) or "group".
     """
 
@@ -41,6 +43,7 @@ class SAMUConfig:
     prompt: str = "content"
     normalisation: str = "batch"
     maps: str = "full"
+    limits: bool = True
 
     def __post_init__(self) -> None:
         for name in ("channels", "encoder_convs", "decoder_convs", "concatenated_levels"):

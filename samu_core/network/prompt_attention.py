@@ -13,6 +13,10 @@ from samu_core.prompt import PointPrompt
 
 PLACE_RADIUS = 5 / 32  # fields of view (30 mm): the standard deviation of nearness as attention knows it
 CHANNELS_PER_HEAD = 32
+# What attention adds stays of the features' size, and its scores where a sigmoid still has a slope. Without
+# limits the coarse levels' grew a thousandfold in training, and their features drowned (docs/model.md).
+LARGEST_EFFECT = 4.0  # root mean square over the channels
+LARGEST_SLOPE = 16.0  # Euclidean norm
 
 
 class PromptEncoder(nn.Module):
@@ -50,8 +54,9 @@ class PromptAttention(nn.Module):
     a fraction of the time and memory.
     """
 
-    def __init__(self, channels: int, embedding: int, content: bool) -> None:
+    def __init__(self, channels: int, embedding: int, content: bool, limits: bool = True) -> None:
         super().__init__()
+        self.limits = limits
         self.heads = max(2, channels // CHANNELS_PER_HEAD)
         self.width = channels // self.heads
         self.to_level = nn.Conv1d(embedding, channels, 1)
@@ -93,7 +98,8 @@ class PromptAttention(nn.Module):
         Returns:
             slope (B, heads, C), constant (B, heads) and place (B, heads, 1): a head's gate for a voxel is
             sigmoid(slope . feature + constant + place * nearness of the voxel);
-            step (B, C, heads) is added times the gate and base (B, C) always.
+            step (B, C, heads) is added times the gate and base (B, C) always. With `limits`, slopes and what
+            is added are `limited`.
         """
         tokens = self.tokens(features, encoded, prompt)
         batch = tokens.shape[0]
@@ -109,6 +115,9 @@ class PromptAttention(nn.Module):
         out = self.out.weight.view(-1, self.heads, self.width)
         step = torch.einsum("bhw,chw->bch", value[:, 0] - value[:, 1], out)
         base = self.out(value[:, 1].flatten(1))
+        if self.limits:
+            slope = limited(slope, LARGEST_SLOPE / math.sqrt(slope.shape[2]), 2)
+            step, base = limited(step, LARGEST_EFFECT, 1), limited(base, LARGEST_EFFECT, 1)
         return slope, constant, place, step, base
 
     def place_bias(self, shape, constant, place, prompt: PointPrompt) -> torch.Tensor:
@@ -124,6 +133,12 @@ class PromptAttention(nn.Module):
         dtype = features.dtype
         gate = torch.sigmoid(per_sample_conv(features, slope.to(dtype)) + bias.to(dtype))
         return features + per_sample_conv(gate, step.to(dtype), base.to(dtype))
+
+
+def limited(vectors: torch.Tensor, largest: float, axis: int) -> torch.Tensor:
+    """Vectors along an axis, made shorter so that their root mean square stays below `largest`: short ones
+    hardly, long ones to just that."""
+    return vectors * torch.rsqrt(1 + vectors.square().mean(axis, keepdim=True) / largest**2)
 
 
 def per_sample_conv(

@@ -94,7 +94,10 @@ class Decoder(nn.Module):
 def _attentions(config: SAMUConfig, levels) -> nn.ModuleDict:
     content = config.prompt == "content"
     return nn.ModuleDict(
-        {str(level): PromptAttention(config.channels[level], config.embedding, content) for level in levels}
+        {
+            str(level): PromptAttention(config.channels[level], config.embedding, content, config.limits)
+            for level in levels
+        }
     )
 
 

@@ -22,9 +22,12 @@ from samu_core.network.click_maps import (  # noqa: E402
     outer,
 )
 from samu_core.network.prompt_attention import (  # noqa: E402
+    LARGEST_EFFECT,
+    LARGEST_SLOPE,
     PLACE_RADIUS,
     PromptAttention,
     PromptEncoder,
+    limited,
     per_sample_conv,
 )
 from samu_core.prompt import PointPrompt  # noqa: E402
@@ -142,7 +145,7 @@ def test_the_literal_prompt_does_not_look_at_the_image_under_the_click():
 def test_folded_attention_equals_textbook_attention():
     """Softmax over two keys, heads side by side, against the gate form that the network computes."""
     torch.manual_seed(3)
-    attention, encoder = PromptAttention(64, 32, content=True).eval(), PromptEncoder(32)
+    attention, encoder = PromptAttention(64, 32, content=True, limits=False).eval(), PromptEncoder(32)
     features = torch.randn(2, 64, 3, 4, 5)
     where = PointPrompt(torch.rand(2, 3), 0.5)
     encoded = encoder(where)
@@ -158,6 +161,29 @@ def test_folded_attention_equals_textbook_attention():
     read = torch.einsum("bhnt,bthw->bnhw", weights, value).flatten(2)
     expected = features + attention.out(read).transpose(1, 2).reshape(features.shape)
     torch.testing.assert_close(attention(features, encoded, where), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_cannot_drown_the_features():
+    """Weights grew until coarse levels handed a constant a thousand times their features on."""
+    torch.manual_seed(3)
+    attention, encoder = PromptAttention(64, 32, content=True).eval(), PromptEncoder(32)
+    features, where = torch.randn(2, 64, 3, 4, 5), PointPrompt(torch.rand(2, 3), 0.5)
+    encoded = encoder(where)
+    with torch.no_grad():
+        attention.value.weight.mul_(1000)
+        attention.key.weight.mul_(1000)
+        added = attention(features, encoded, where) - features
+        assert added.square().mean().sqrt() < LARGEST_EFFECT * (1 + attention.heads)
+        slope = attention.folded(features, encoded, where)[0]
+        assert slope.norm(dim=2).max() <= LARGEST_SLOPE * 1.001
+        attention.limits = False
+        assert (attention(features, encoded, where) - features).square().mean().sqrt() > 100
+
+
+def test_limits_leave_short_vectors_and_shorten_long_ones():
+    short, long = torch.full((1, 8), 0.04), torch.full((1, 8), -400.0)
+    torch.testing.assert_close(limited(short, 4.0, 1), short, rtol=1e-4, atol=0)
+    torch.testing.assert_close(limited(long, 4.0, 1), torch.full((1, 8), -4.0), rtol=1e-3, atol=0)
 
 
 def test_likeness_maps_show_what_is_as_bright_as_the_click():

@@ -54,6 +54,17 @@ def test_info_tells_checksum_parameters_and_what_was_noted(saved, network):
     assert info["parameters"] == sum(parameter.numel() for parameter in network.parameters())
 
 
+def test_files_from_before_the_limits_are_read_without_them(saved, monkeypatch, tmp_path):
+    network = SAMU(CONFIG).eval()
+    old = {key: value for key, value in CONFIG.to_dict().items() if key != "limits"}
+    monkeypatch.setattr(SAMUConfig, "to_dict", lambda config: old)
+    weights.save_weights(tmp_path / "old.npz", network, {})
+    torch.save({"config": old, "ema": network.state_dict()}, tmp_path / "old.pt")
+    for name in ("old.npz", "old.pt"):
+        assert not weights.load_network(tmp_path / name).config.limits
+    assert weights.load_network(saved[0]).config.limits
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match="no weights file"):
         weights.load_network(tmp_path / "absent.npz")
