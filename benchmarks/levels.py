@@ -69,7 +69,7 @@ def silenced(network, level: int):
 
 
 def examine(network, case: cases.Case) -> list[dict]:
-    """One row of COLUMNS per level; none where the case has no structure."""
+    """One row of COLUMNS per level; none where the case has no structure or the mask no voxel."""
     chosen = click_of(case)
     if chosen is None:
         return []
@@ -82,12 +82,14 @@ def examine(network, case: cases.Case) -> list[dict]:
         features = network.encode(patch)
         with watched(network, found):
             mask = network.decode(features, prompt).numpy() > 0
+        if not mask.any():
+            return []
         rows = []
         for level, (added, gates) in sorted(found.items()):
             without = float("nan")
             if level:
                 with silenced(network, level):
-                    without = dice(mask, network.decode(features, prompt).numpy() > 0)
+                    without = dice(network.decode(features, prompt).numpy() > 0, mask)
             rows.append(dict(zip(COLUMNS, (case.name, level, added, gates, without))))
     return rows
 
