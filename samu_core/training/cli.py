@@ -38,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--initial", type=Path, help="checkpoint or weights file whose weights a new run begins with"
     )
+    parser.add_argument(
+        "--fresh",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="with --initial: parts of the network to draw anew, e.g. decoder.attention.3",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
         "--minutes", type=float, help="stop after so many minutes of this call, to go on later"
@@ -126,7 +133,7 @@ def train_once(
         trainer.load(checkpoint)
         logging.info("going on at step %d, %.1f minutes", trainer.step, trainer.seconds / 60)
     elif args.initial is not None:
-        fresh = trainer.start_from(args.initial)
+        fresh = trainer.start_from(args.initial, args.fresh)
         logging.info("begun with the weights of %s; new: %s", args.initial, ", ".join(fresh) or "nothing")
     if not trainer.rank:
         write_run_info(out, settings, device, args.config, trainer.ranks)

@@ -8,11 +8,13 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import distributed, nn
 
+from samu_core.errors import SamuError
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
 from samu_core.training.losses import samu_loss
@@ -227,19 +229,37 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds, self.step, self.samples = state["seconds"], state["step"], state["samples"]
 
-    def start_from(self, path: Path) -> list[str]:
+    def start_from(self, path: Path, fresh: Sequence[str] = ()) -> list[str]:
         """Take the (averaged) weights of another run, or of a weights file, to begin with.
 
+        Args:
+            fresh: names of parts, e.g. "decoder.attention.3", that are not taken from the file.
+
         Returns:
-            Names of this network's parameters that the file lacks and that keep their initial values.
+            Names of this network's parameters that the file lacks, or that are in `fresh`: they keep their
+            initial values.
 
         Raises:
             WeightsError: no file of weights.
+            SamuError: the network has no such part.
             RuntimeError: parameters of other shapes, or ones that this network has no place for.
         """
-        state = load_network(path).state_dict()
-        missing = [name for name in self.network.state_dict() if name not in state]
-        complete = {**self.network.state_dict(), **state}
+        own = self.network.state_dict()
+        for part in fresh:
+            if not any(_is_part(name, part) for name in own):
+                raise SamuError(f"the network has no part {part!r}; parts look like {next(iter(own))}.")
+        state = {
+            name: value
+            for name, value in load_network(path).state_dict().items()
+            if not any(_is_part(name, part) for part in fresh)
+        }
+        missing = [name for name in own if name not in state]
+        complete = {**own, **state}
         self.network.load_state_dict(complete)
         self.ema.load_state_dict(complete)
         return missing
+
+
+def _is_part(name: str, part: str) -> bool:
+    """Whether a parameter is the part of a network, or in it."""
+    return name == part or name.startswith(f"{part}.")

@@ -104,6 +104,19 @@ def test_a_run_can_begin_with_the_weights_of_a_smaller_network(settings, sources
     assert trainer.step == 0 and trainer.seconds == 0
 
 
+def test_parts_of_the_network_can_be_drawn_anew(settings, sources, trainer, tmp_path):
+    older = Trainer(settings, sources, tmp_path)
+    for parameter in older.ema.parameters():
+        torch.nn.init.constant_(parameter, 1.25)
+    older.save(tmp_path / "older.pt")
+    fresh = trainer.start_from(tmp_path / "older.pt", ["decoder.attention.1"])
+    assert fresh and all(name.startswith("decoder.attention.1.") for name in fresh)
+    assert (trainer.network.decoder.attention["1"].query.weight != 1.25).all()
+    assert (trainer.network.decoder.attention["2"].query.weight == 1.25).all()
+    with pytest.raises(SamuError, match="no part"):
+        trainer.start_from(tmp_path / "older.pt", ["decoder.attention.9"])
+
+
 def test_phases_end_by_time_and_leave_their_checkpoints(sources, tmp_path):
     quick = {**TINY, "phases": [{**phase, "minutes": 0.01} for phase in TINY["phases"]]}
     trainer = Trainer(TrainingSettings.from_dict(quick), sources, tmp_path)
