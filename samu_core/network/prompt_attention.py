@@ -13,10 +13,13 @@ from samu_core.prompt import PointPrompt
 
 PLACE_RADIUS = 5 / 32  # fields of view (30 mm): the standard deviation of nearness as attention knows it
 CHANNELS_PER_HEAD = 32
-# What attention adds stays of the features' size, and its scores where a sigmoid still has a slope. Without
-# limits the coarse levels' grew a thousandfold in training, and their features drowned (docs/model.md).
-LARGEST_EFFECT = 4.0  # root mean square over the channels
-LARGEST_SLOPE = 16.0  # Euclidean norm
+# What attention adds stays about as large as the features it is added to (their standard deviation is about a
+# half), and its scores stay where a sigmoid has a slope. Without limits, and with much wider ones, the coarse
+# levels' features drowned in training (docs/model.md).
+LARGEST_EFFECT = 1.0  # root mean square over the channels, of all heads together and of the constant
+LARGEST_SLOPE = 8.0  # Euclidean norm
+# The finest level's goes to the head alone, where it is a part of the logits; nothing can drown in it.
+LARGEST_EFFECT_ON_HEAD = 8.0
 
 
 class PromptEncoder(nn.Module):
@@ -49,14 +52,19 @@ class PromptAttention(nn.Module):
     `content`, the image feature at the click joins the point token, so that a voxel is compared with what
     was clicked.
 
+    Args:
+        largest_effect: limit to what is added (LARGEST_EFFECT); None is without limits.
+
     Softmax over two keys is a sigmoid of the difference of their scores, and the score is linear in the
     features, so a head costs one dot product per voxel: the same numbers as textbook attention (tested), at
     a fraction of the time and memory.
     """
 
-    def __init__(self, channels: int, embedding: int, content: bool, limits: bool = True) -> None:
+    def __init__(
+        self, channels: int, embedding: int, content: bool, largest_effect: float | None = LARGEST_EFFECT
+    ) -> None:
         super().__init__()
-        self.limits = limits
+        self.largest_effect = largest_effect
         self.heads = max(2, channels // CHANNELS_PER_HEAD)
         self.width = channels // self.heads
         self.to_level = nn.Conv1d(embedding, channels, 1)
@@ -98,8 +106,8 @@ class PromptAttention(nn.Module):
         Returns:
             slope (B, heads, C), constant (B, heads) and place (B, heads, 1): a head's gate for a voxel is
             sigmoid(slope . feature + constant + place * nearness of the voxel);
-            step (B, C, heads) is added times the gate and base (B, C) always. With `limits`, slopes and what
-            is added are `limited`.
+            step (B, C, heads) is added times the gate and base (B, C) always. With a `largest_effect`, slopes
+            and what is added are `limited`.
         """
         tokens = self.tokens(features, encoded, prompt)
         batch = tokens.shape[0]
@@ -115,9 +123,10 @@ class PromptAttention(nn.Module):
         out = self.out.weight.view(-1, self.heads, self.width)
         step = torch.einsum("bhw,chw->bch", value[:, 0] - value[:, 1], out)
         base = self.out(value[:, 1].flatten(1))
-        if self.limits:
+        if self.largest_effect is not None:
             slope = limited(slope, LARGEST_SLOPE / math.sqrt(slope.shape[2]), 2)
-            step, base = limited(step, LARGEST_EFFECT, 1), limited(base, LARGEST_EFFECT, 1)
+            step = limited(step, self.largest_effect / self.heads, 1)
+            base = limited(base, self.largest_effect, 1)
         return slope, constant, place, step, base
 
     def place_bias(self, shape, constant, place, prompt: PointPrompt) -> torch.Tensor:

@@ -9,7 +9,12 @@ from samu_core.network.averages import smooth
 from samu_core.network.blocks import UpBlock, conv_stack
 from samu_core.network.click_maps import ClickMaps
 from samu_core.network.config import SAMUConfig
-from samu_core.network.prompt_attention import PromptAttention, PromptEncoder
+from samu_core.network.prompt_attention import (
+    LARGEST_EFFECT,
+    LARGEST_EFFECT_ON_HEAD,
+    PromptAttention,
+    PromptEncoder,
+)
 from samu_core.prompt import PointPrompt
 
 
@@ -92,13 +97,11 @@ class Decoder(nn.Module):
 
 
 def _attentions(config: SAMUConfig, levels) -> nn.ModuleDict:
-    content = config.prompt == "content"
-    return nn.ModuleDict(
-        {
-            str(level): PromptAttention(config.channels[level], config.embedding, content, config.limits)
-            for level in levels
-        }
-    )
+    def attention(level: int) -> PromptAttention:
+        largest = (LARGEST_EFFECT if level else LARGEST_EFFECT_ON_HEAD) if config.limits else None
+        return PromptAttention(config.channels[level], config.embedding, config.prompt == "content", largest)
+
+    return nn.ModuleDict({str(level): attention(level) for level in levels})
 
 
 def _attend(attentions: nn.ModuleDict, level: int, features, encoded, prompt: PointPrompt) -> torch.Tensor:

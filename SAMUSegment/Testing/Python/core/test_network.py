@@ -145,7 +145,7 @@ def test_the_literal_prompt_does_not_look_at_the_image_under_the_click():
 def test_folded_attention_equals_textbook_attention():
     """Softmax over two keys, heads side by side, against the gate form that the network computes."""
     torch.manual_seed(3)
-    attention, encoder = PromptAttention(64, 32, content=True, limits=False).eval(), PromptEncoder(32)
+    attention, encoder = PromptAttention(64, 32, content=True, largest_effect=None).eval(), PromptEncoder(32)
     features = torch.randn(2, 64, 3, 4, 5)
     where = PointPrompt(torch.rand(2, 3), 0.5)
     encoded = encoder(where)
@@ -173,10 +173,10 @@ def test_attention_cannot_drown_the_features():
         attention.value.weight.mul_(1000)
         attention.key.weight.mul_(1000)
         added = attention(features, encoded, where) - features
-        assert added.square().mean().sqrt() < LARGEST_EFFECT * (1 + attention.heads)
+        assert added.square().mean().sqrt() < 2 * LARGEST_EFFECT
         slope = attention.folded(features, encoded, where)[0]
         assert slope.norm(dim=2).max() <= LARGEST_SLOPE * 1.001
-        attention.limits = False
+        attention.largest_effect = None
         assert (attention(features, encoded, where) - features).square().mean().sqrt() > 100
 
 
