@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from samu_core.errors import SamuError
+from samu_core.training.settings import TrainingSettings
 
 OPTIMIZERS = ("adamw", "muon")
 LEAST_SIDE = 16  # of a weight taken as a matrix; orthogonalising smaller ones gains nothing
@@ -18,19 +19,28 @@ class Optimizer:
 
     "muon" (torch.optim.Muon, torch 2.9 or newer; Jordan et al. 2024) makes the update of a weight matrix
     orthogonal, so that rare directions learn as fast as frequent ones. Convolutions are taken as matrices of
-    output channels by everything else. Learning rate and weight decay are AdamW's (updates of the same size).
+    output channels by everything else. The learning rate is AdamW's (updates of the same size).
 
     Args:
         network: its parameters are changed in place; for "muon" in torch.channels_last_3d memory.
         name: one of OPTIMIZERS.
-        rate, weight_decay: of AdamW.
+        rate, weight_decay: of AdamW; the rate is Muon's, too.
+        matrix_decay: weight decay of Muon, `weight_decay` if None. Its steps are as large in directions that hold nothing but noise,
+            and only decay takes back what gathers there.
 
     Raises:
         SamuError: an unknown name, or a torch without Muon.
         ValueError: the network's memory does not allow views of its convolutions as matrices.
     """
 
-    def __init__(self, network: nn.Module, name: str, rate: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        rate: float,
+        weight_decay: float,
+        matrix_decay: float | None = None,
+    ) -> None:
         if name not in OPTIMIZERS:
             raise SamuError(f"optimizer is one of {', '.join(OPTIMIZERS)}, not {name!r}.")
         parameters = list(network.parameters())
@@ -49,10 +59,22 @@ class Optimizer:
         ]
         if self.matrices:
             views = [matrix for _, matrix in self.matrices]
+            matrix_decay = weight_decay if matrix_decay is None else matrix_decay
             self.parts.append(
-                torch.optim.Muon(views, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(views, lr=rate, weight_decay=matrix_decay, adjust_lr_fn="match_rms_adamw")
             )
         self.parameters = parameters
+
+    @classmethod
+    def of_run(cls, network: nn.Module, settings: TrainingSettings) -> Optimizer:
+        """The one that a run's settings ask for."""
+        return cls(
+            network,
+            settings.optimizer,
+            settings.learning_rate,
+            settings.weight_decay,
+            settings.matrix_decay,
+        )
 
     def set_rate(self, rate: float) -> None:
         """Learning rate of everything from the next step on."""

@@ -50,6 +50,7 @@ class TrainingSettings:
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    matrix_decay: float = 1e-2
     warm_up_steps: int = 50
     decay_share: float = 0.25
     freeze_norm_share: float = 0.12

@@ -47,9 +47,7 @@ class Trainer:
         self.network.to(self.device, memory_format=torch.channels_last_3d)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         keep_small_convolutions_exact(self.network)
-        self.optimizer = Optimizer(
-            self.network, settings.optimizer, settings.learning_rate, settings.weight_decay
-        )
+        self.optimizer = Optimizer.of_run(self.network, settings)
         self.seconds = 0.0  # training time so far, over all resumes
         self.step = 0
         self.samples = 0

@@ -236,8 +236,7 @@ def _fresh_optimizer(progress: dict[str, Any]) -> dict[str, Any]:
     settings = TrainingSettings.from_dict(progress["settings"])
     network = SAMU(SAMUConfig.from_dict(progress["config"]))
     network.to(memory_format=torch.channels_last_3d)
-    optimizer = Optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay)
-    return optimizer.state_dict()
+    return Optimizer.of_run(network, settings).state_dict()
 
 
 def copy_back(run: Path, out: Path) -> None:

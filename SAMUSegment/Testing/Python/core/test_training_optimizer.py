@@ -59,6 +59,20 @@ def test_muon_makes_the_update_of_a_convolution_orthogonal():
 
 
 @needs_muon
+def test_matrices_have_a_decay_of_their_own():
+    samu = network()
+    before = copy.deepcopy(dict(samu.named_parameters()))
+    optimizer = Optimizer(samu, "muon", 1e-2, 0.0, matrix_decay=0.5)
+    for parameter in samu.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = dict(samu.named_parameters())
+    weight, gain = "encoder.levels.2.0.0.weight", "encoder.levels.2.0.1.weight"
+    torch.testing.assert_close(after[weight], before[weight] * (1 - 1e-2 * 0.5))
+    torch.testing.assert_close(after[gain], before[gain])
+
+
+@needs_muon
 def test_moments_are_kept_by_a_checkpoint():
     first, second = network(), network()
     a, b = Optimizer(first, "muon", 1e-3, 1e-2), Optimizer(second, "muon", 1e-3, 1e-2)
