@@ -25,8 +25,8 @@ class Optimizer:
         network: its parameters are changed in place; for "muon" in torch.channels_last_3d memory.
         name: one of OPTIMIZERS.
         rate, weight_decay: of AdamW; the rate is Muon's, too.
-        matrix_decay: weight decay of Muon, `weight_decay` if None. Its steps are as large in directions that hold nothing but noise,
-            and only decay takes back what gathers there.
+        matrix_decay: weight decay of Muon, `weight_decay` if None. Its steps are as large in directions that
+            hold nothing but noise, and only decay takes back what gathers there.
 
     Raises:
         SamuError: an unknown name, or a torch without Muon.
