@@ -20,8 +20,7 @@ from regions import click_of
 from samu_core.commands.common import table
 from samu_core.engine import TorchEngine, choose_precision, fused_engine
 from samu_core.evaluation import cases
-from samu_core.geometry import PATCH_SIZE, PatchGrid
-from samu_core.intensity import normalize_patch
+from samu_core.geometry import PATCH_SIZE
 from samu_core.weights import load_network
 
 COLUMNS = ("case", "structure", "precision", "logits", "voxels", "mask voxels")
@@ -44,9 +43,7 @@ def compare(plain: TorchEngine, fused: dict[str, object], case: cases.Case) -> l
     if found is None:
         return []
     volume, point, structure, _ = found
-    grid = PatchGrid.for_click(volume, point, cases.working_spacing(volume.geometry.spacing))
-    patch = normalize_patch(grid.sample(volume), volume.modality)
-    fraction = grid.fraction_kji(point)
+    patch, fraction = measuring.patch_at(volume, point)
     expected = plain.decode(plain.encode(patch), fraction)
     rows = []
     for precision, engine in fused.items():

@@ -22,8 +22,6 @@ from regions import click_of
 from samu_core.commands.common import table
 from samu_core.evaluation import cases
 from samu_core.evaluation.metrics import dice
-from samu_core.geometry import PatchGrid
-from samu_core.intensity import normalize_patch
 from samu_core.network.prompt_attention import PromptAttention, per_sample_conv
 from samu_core.prompt import PointPrompt
 from samu_core.weights import load_network
@@ -74,12 +72,11 @@ def examine(network, case: cases.Case) -> list[dict]:
     if chosen is None:
         return []
     volume, point, _, _ = chosen
-    grid = PatchGrid.for_click(volume, point, cases.working_spacing(volume.geometry.spacing))
-    patch = torch.from_numpy(normalize_patch(grid.sample(volume), volume.modality))[None, None]
-    prompt = PointPrompt.from_fraction(grid.fraction_kji(point))
+    patch, fraction = measuring.patch_at(volume, point)
+    prompt = PointPrompt.from_fraction(fraction)
     found: dict[int, tuple[float, float]] = {}
     with torch.inference_mode():
-        features = network.encode(patch)
+        features = network.encode(torch.from_numpy(patch)[None, None])
         with watched(network, found):
             mask = network.decode(features, prompt).numpy() > 0
         if not mask.any():

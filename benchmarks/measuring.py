@@ -96,3 +96,14 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def patch_at(volume, point):
+    """What the network is given for a click at a RAS point (mm): the normalised patch (D, H, W) float32, and
+    the click as (k, j, i) fractions of it. PointOutsideVolumeError if the click is not in the volume."""
+    from samu_core.evaluation.cases import working_spacing
+    from samu_core.geometry import PatchGrid
+    from samu_core.intensity import normalize_patch
+
+    grid = PatchGrid.for_click(volume, point, working_spacing(volume.geometry.spacing))
+    return normalize_patch(grid.sample(volume), volume.modality), grid.fraction_kji(point)
