@@ -7,7 +7,9 @@ TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do w
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from samu_core.errors import SamuError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def import_torch() -> Any:
@@ -71,23 +74,38 @@ def choose_precision(wanted: str, device: str) -> str:
         return wanted
     torch = import_torch()
     if device == "cpu":
-        if wanted == "float16" or (wanted == "bfloat16" and not _cpu_has_bfloat16(torch)):
+        if wanted == "float16" or (wanted == "bfloat16" and not cpu_has_bfloat16(torch)):
             raise SamuError(
                 f'This CPU does not compute in {wanted}; choose the precision "auto" or "float32".'
             )
-        return "bfloat16" if _cpu_has_bfloat16(torch) else "float32"
+        return "bfloat16" if cpu_has_bfloat16(torch) else "float32"
     has_bfloat16 = bool(torch.cuda.is_bf16_supported())
     if wanted == "bfloat16" and not has_bfloat16:
         raise SamuError('This GPU does not compute in bfloat16; choose the precision "auto" or "float16".')
     return wanted if wanted != "auto" else ("bfloat16" if has_bfloat16 else "float16")
 
 
-def _cpu_has_bfloat16(torch: Any) -> bool:
-    # A private operator, but the only question that oneDNN answers; without it, say no.
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def cpu_has_bfloat16(torch: Any) -> bool:
+    """Whether the CPU has instructions for bfloat16; without an answer, no.
+
+    oneDNN says that it supports bfloat16 wherever there is AVX-512, but without AVX512-BF16 or AMX it
+    computes in float32 and converts on the way: slower than float32 itself.
+    """
+    try:  # private operators, but the only ones that ask
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
     except (AttributeError, RuntimeError):
         return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    has_avx512_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    if has_avx512_bf16 is not None:
+        return has_avx512_bf16() or torch.cpu._is_amx_tile_supported()
+    try:  # an older torch
+        flags = CPU_INFO.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def device_title(device: str) -> str:

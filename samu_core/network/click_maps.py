@@ -127,10 +127,14 @@ class ClickMaps(nn.Module):
             maps.append(functional.avg_pool3d(maps[-1], 2))
         return maps
 
-    def forward(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
+    def forward(
+        self, smoothed: torch.Tensor, prompt: PointPrompt, finest: int = 0
+    ) -> list[torch.Tensor | None]:
         """What each decoder level adds before its convolutions, (B, C_n, D_n, H_n, W_n), finest first.
 
         Args:
             smoothed: `smooth(patch)`.
+            finest: level to begin with; None stands for those before it.
         """
-        return [layer(level) for layer, level in zip(self.to_level, self.maps(smoothed, prompt))]
+        layers = list(zip(self.to_level, self.maps(smoothed, prompt)))[finest:]
+        return [None] * finest + [layer(level) for layer, level in layers]

@@ -29,12 +29,13 @@ class Encoder(nn.Module):
             for level, count in enumerate(config.encoder_convs)
         )
 
-    def forward(self, patch: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, patch: torch.Tensor, frozen: int = 0) -> list[torch.Tensor]:
         features, smoothed = [], smooth(patch)
         for level, stack in enumerate(self.levels):
-            if level:
-                patch = nn.functional.max_pool3d(patch, 2)
-            patch = stack(patch)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and level >= frozen):
+                if level:
+                    patch = nn.functional.max_pool3d(patch, 2)
+                patch = stack(patch)
             features.append(patch)
         return [*features, smoothed]
 
@@ -77,23 +78,25 @@ class Decoder(nn.Module):
         self.head = nn.Conv3d(config.channels[0], 1, 1)
         self.auxiliary_head = nn.Conv3d(config.channels[config.auxiliary_level], 1, 1)
 
-    def forward(self, features: list[torch.Tensor], prompt: PointPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, features: list[torch.Tensor], prompt: PointPrompt, finest: int = 0
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         encoded = None
         if self.prompt_encoder is not None:
             with torch.autocast(prompt.position.device.type, enabled=False):
                 encoded = self.prompt_encoder(prompt)
         *features, smoothed = features
         bottom = len(features) - 1
-        maps = [None] * bottom if self.click_maps is None else self.click_maps(smoothed, prompt)
+        maps = [None] * bottom if self.click_maps is None else self.click_maps(smoothed, prompt, finest)
         current = _attend(self.attention, bottom, features[bottom], encoded, prompt)
         auxiliary = None
-        for level in reversed(range(bottom)):
+        for level in reversed(range(finest, bottom)):
             skip = _attend(self.skip_attention, level, features[level], encoded, prompt)
             current = self.levels[level](current, skip, maps[level])
             current = _attend(self.attention, level, current, encoded, prompt)
             if level == self.auxiliary_level:
                 auxiliary = self.auxiliary_head(current)
-        return self.head(current), auxiliary
+        return None if finest else self.head(current), auxiliary
 
 
 def _attentions(config: SAMUConfig, levels) -> nn.ModuleDict:
@@ -123,9 +126,12 @@ class SAMU(nn.Module):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
 
-    def encode(self, patch: torch.Tensor) -> list[torch.Tensor]:
+    def encode(self, patch: torch.Tensor, frozen: int = 0) -> list[torch.Tensor]:
         """Image features from the full resolution to the bottleneck, six tensors (B, C_n, D_n, H_n, W_n), and
         the smoothed patch, which the decoder compares with the click.
+
+        Args:
+            frozen: so many of the finest levels take no gradient.
 
         Raises:
             ValueError: the patch is not (B, 1, D, H, W) with edges that are multiples of `config.stride`.
@@ -140,7 +146,7 @@ class SAMU(nn.Module):
                 f"SAMU takes patches of shape (batch, 1, D, H, W) with edges that are multiples of {stride}, "
                 f"not {tuple(patch.shape)}."
             )
-        return self.encoder(patch)
+        return self.encoder(patch, frozen)
 
     def decode(self, features: list[torch.Tensor], prompt: PointPrompt) -> torch.Tensor:
         """Mask logits (B, 1, D, H, W) for one click per sample."""
@@ -148,11 +154,20 @@ class SAMU(nn.Module):
 
     def decode_with_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt):
         """Mask logits at full resolution and at the auxiliary level's (32^3 of a 128^3 patch)."""
+        self._check(features, prompt)
+        return self.decoder(features, prompt)
+
+    def decode_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt) -> torch.Tensor:
+        """Mask logits at the auxiliary level's resolution alone: the finer levels are left out."""
+        self._check(features, prompt)
+        return self.decoder(features, prompt, self.config.auxiliary_level)[1]
+
+    @staticmethod
+    def _check(features: list[torch.Tensor], prompt: PointPrompt) -> None:
         if len(prompt.position) != len(features[0]):
             raise ValueError(
                 f"{len(prompt.position)} prompts do not fit a batch of {len(features[0])} patches."
             )
-        return self.decoder(features, prompt)
 
     def forward(self, patch: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
         """`decode(encode(patch), prompt)`."""

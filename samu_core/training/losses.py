@@ -30,12 +30,17 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[
     return (1 - dice).mean() + entropy, hard
 
 
+def coarse_loss(auxiliary: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`dice_and_cross_entropy` of the auxiliary head against the average-pooled target."""
+    factor = target.shape[2] // auxiliary.shape[2]
+    return dice_and_cross_entropy(auxiliary, functional.avg_pool3d(target.float(), factor))
+
+
 def samu_loss(
     logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per
     sample."""
     loss, dice = dice_and_cross_entropy(logits, target)
-    factor = target.shape[2] // auxiliary.shape[2]
-    coarse, _ = dice_and_cross_entropy(auxiliary, functional.avg_pool3d(target, factor))
+    coarse, _ = coarse_loss(auxiliary, target)
     return loss + 0.5 * coarse, dice

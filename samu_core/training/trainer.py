@@ -17,7 +17,7 @@ from torch import distributed, nn
 from samu_core.errors import SamuError
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
-from samu_core.training.losses import samu_loss
+from samu_core.training.losses import coarse_loss, samu_loss
 from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import TrainingSettings
@@ -108,7 +108,7 @@ class Trainer:
         )
         saved, mark = self.seconds, time.monotonic()
         for batch in loader:
-            loss, dice = self.train_step(batch)
+            loss, dice = self.train_step(batch, phase.coarse)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)
             self._log(index, batch.patch.shape[-1], loss, dice, len(batch.patch) * self.ranks, now - mark)
@@ -119,8 +119,8 @@ class Trainer:
             if self.phase_at(self.seconds) != index or self.seconds >= end:
                 return
 
-    def train_step(self, batch: Batch) -> tuple[float, float]:
-        """One optimiser step. Returns the loss and the mean Dice of the batch."""
+    def train_step(self, batch: Batch, coarse: bool = False) -> tuple[float, float]:
+        """One optimiser step (`coarse`: PhaseSettings). Returns the loss and the mean Dice of the batch."""
         settings = self.settings
         difficulty = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
         self.difficulty[0] = min(difficulty, settings.hardest)
@@ -130,12 +130,7 @@ class Trainer:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm3d):
                     module.eval()
-        patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
-        target = batch.target.to(self.device, non_blocking=True)
-        prompt = PointPrompt(batch.position.to(self.device), batch.span)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
-            logits, auxiliary = self.network.decode_with_auxiliary(self.network.encode(patch), prompt)
-        loss, dice = samu_loss(logits, auxiliary, target)
+        loss, dice = self._loss(batch, coarse)
         self.optimizer.zero_grad()
         loss.backward()
         self._average_over_ranks()
@@ -147,9 +142,24 @@ class Trainer:
             if self.skipped in (1, 10, 100, 1000):
                 LOGGER.warning("%d of %d steps had no finite gradient", self.skipped, self.step + 1)
         self.step += 1
-        self.samples += len(patch) * self.ranks
+        self.samples += len(batch.patch) * self.ranks
         self._update_ema()
         return float(loss.detach()), float(dice.mean())
+
+    def _loss(self, batch: Batch, coarse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss, and the Dice of every sample; of the auxiliary head's mask in coarse training."""
+        network = self.network
+        patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
+        target = batch.target.to(self.device, non_blocking=True)
+        prompt = PointPrompt(batch.position.to(self.device), batch.span)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
+            if coarse:
+                frozen = network.config.auxiliary_level
+                network.encoder.levels[:frozen].eval()
+                auxiliary = network.decode_auxiliary(network.encode(patch, frozen), prompt)
+            else:
+                logits, auxiliary = network.decode_with_auxiliary(network.encode(patch), prompt)
+        return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target)
 
     def _average_over_ranks(self) -> None:
         """Gradients, and the statistics of the normalisation, become the mean over the ranks."""

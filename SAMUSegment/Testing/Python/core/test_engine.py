@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,11 +64,11 @@ def test_device_and_precision_choice(monkeypatch):
     with pytest.raises(SamuError, match="no CUDA device"):
         engine_module.choose_device("cuda")
     for supported, wanted in ((False, "float32"), (True, "bfloat16")):
-        monkeypatch.setattr(engine_module, "_cpu_has_bfloat16", lambda torch, s=supported: s)
+        monkeypatch.setattr(engine_module, "cpu_has_bfloat16", lambda torch, s=supported: s)
         assert engine_module.choose_precision("auto", "cpu") == wanted
     with pytest.raises(SamuError, match="float16"):
         engine_module.choose_precision("float16", "cpu")
-    monkeypatch.setattr(engine_module, "_cpu_has_bfloat16", lambda torch: False)
+    monkeypatch.setattr(engine_module, "cpu_has_bfloat16", lambda torch: False)
     with pytest.raises(SamuError, match="does not compute in bfloat16"):
         engine_module.choose_precision("bfloat16", "cpu")
     with pytest.raises(SamuError, match="one of"):
@@ -81,6 +82,35 @@ def test_device_and_precision_choice(monkeypatch):
     for supported, wanted in ((False, "float16"), (True, "bfloat16")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda s=supported: s)
         assert engine_module.choose_precision("auto", "cuda") == wanted
+
+
+@pytest.mark.parametrize(
+    ("says", "machine", "avx512", "amx", "wanted"),
+    [
+        (True, "x86_64", True, False, True),
+        (True, "AMD64", False, True, True),
+        (True, "x86_64", False, False, False),  # AVX-512 alone: oneDNN would convert to float32 and back
+        (False, "x86_64", True, True, False),  # the instruction set is capped
+        (True, "arm64", False, False, True),
+    ],
+)
+def test_bfloat16_counts_only_where_the_cpu_has_instructions(monkeypatch, says, machine, avx512, amx, wanted):
+    operators = SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=lambda: says))
+    cpu = SimpleNamespace(_is_avx512_bf16_supported=lambda: avx512, _is_amx_tile_supported=lambda: amx)
+    monkeypatch.setattr(engine_module.platform, "machine", lambda: machine)
+    assert engine_module.cpu_has_bfloat16(SimpleNamespace(ops=operators, cpu=cpu)) is wanted
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [("avx512f avx512_bf16", True), ("avx512f avx512_vnni", False)])
+def test_an_older_torch_leaves_the_question_to_the_system(monkeypatch, tmp_path, flags, wanted):
+    operators = SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    monkeypatch.setattr(engine_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(engine_module, "CPU_INFO", tmp_path / "cpuinfo")
+    torch_of_old = SimpleNamespace(ops=operators, cpu=SimpleNamespace())
+    assert engine_module.cpu_has_bfloat16(torch_of_old) is wanted
+    monkeypatch.setattr(engine_module, "CPU_INFO", tmp_path / "none")
+    assert engine_module.cpu_has_bfloat16(torch_of_old) is False
 
 
 def test_missing_torch_is_said_in_one_line(monkeypatch):

@@ -14,6 +14,7 @@ from training_ranks import TINY, rank_main  # noqa: E402
 
 from samu_core import weights  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
+from samu_core.prompt import PointPrompt  # noqa: E402
 from samu_core.training import cli, export  # noqa: E402
 from samu_core.training.losses import dice_and_cross_entropy, samu_loss  # noqa: E402
 from samu_core.training.normalisation import remeasure_statistics  # noqa: E402
@@ -61,6 +62,34 @@ def test_training_on_one_batch_lowers_its_loss(trainer, batch):
     losses = [trainer.train_step(batch)[0] for _ in range(20)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     assert trainer.samples == 80 and trainer.step == 20
+
+
+def test_coarse_training_leaves_the_finer_levels_alone(trainer, batch):
+    network, frozen = trainer.network, trainer.network.config.auxiliary_level
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    losses = [trainer.train_step(batch, coarse=True)[0] for _ in range(12)]
+    assert min(losses[-3:]) < 0.9 * losses[0]
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    fine = [f"{part}.levels.{level}." for part in ("encoder", "decoder") for level in range(frozen)]
+    fine += [
+        f"decoder.{part}.{level}." for part in ("attention", "click_maps.to_level") for level in range(frozen)
+    ]
+    assert not [name for name in changed if name.startswith((*fine, "decoder.head."))]
+    for part in ("encoder.levels.5.", "decoder.levels.2.", "decoder.attention.5.", "decoder.auxiliary_head."):
+        assert [name for name in changed if name.startswith(part)], part
+    trainer.train_step(batch)  # and the whole network is trained again
+    assert not torch.equal(network.state_dict()["decoder.head.bias"], before["decoder.head.bias"])
+
+
+def test_the_auxiliary_mask_does_not_need_the_finer_levels(trainer, batch):
+    network, prompt = trainer.network.eval(), PointPrompt(batch.position, batch.span)
+    with torch.no_grad():
+        features = network.encode(batch.patch)
+        torch.testing.assert_close(
+            network.decode_auxiliary(features, prompt), network.decode_with_auxiliary(features, prompt)[1]
+        )
+        with pytest.raises(ValueError, match="prompts"):
+            network.decode_auxiliary(features, PointPrompt(batch.position[:1], batch.span))
 
 
 def test_the_learning_rate_warms_up_and_decays_by_time(trainer):
