@@ -31,13 +31,14 @@ def remeasure_statistics(network: SAMU, batches: Iterable[Batch]) -> int:
     momenta = [layer.momentum for layer in layers]
     count = 0
     network.train()
+    device = next(network.parameters()).device
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # cumulative average
     with torch.no_grad():
         for batch in batches:
-            patch = batch.patch.contiguous(memory_format=torch.channels_last_3d)
-            network(patch, PointPrompt(batch.position, batch.span))
+            patch = batch.patch.to(device, memory_format=torch.channels_last_3d)
+            network(patch, PointPrompt(batch.position.to(device), batch.span))
             count += 1
     for layer, momentum in zip(layers, momenta):
         layer.momentum = momentum

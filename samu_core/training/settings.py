@@ -31,6 +31,8 @@ class PhaseSettings:
             synthetic contrast; the rest are random shapes.
         coarse: train the levels from the auxiliary head's down, judged by that head; the finer ones of the
             encoder stay as they are, and the decoder's are left out. Several times as many samples a minute.
+        fixed_statistics: measure the normalisation's statistics on a few of the phase's batches first, and
+            keep them: for batches of one or two whole patches, whose own would be poor.
     """
 
     minutes: float
@@ -39,6 +41,7 @@ class PhaseSettings:
     labelmaps: float = 0.2
     regions: float = 0.0
     coarse: bool = False
+    fixed_statistics: bool = False
 
 
 @dataclass(frozen=True)

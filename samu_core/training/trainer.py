@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import json
 import logging
 import os
@@ -18,14 +19,16 @@ from samu_core.errors import SamuError
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
 from samu_core.training.losses import coarse_loss, samu_loss
+from samu_core.training.normalisation import remeasure_statistics
 from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
-from samu_core.training.settings import TrainingSettings
+from samu_core.training.settings import PhaseSettings, TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
 from samu_core.weights import load_network
 
 LOGGER = logging.getLogger(__name__)
 LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "rate", "samples_per_second")
+STATISTICS_BATCHES = 24  # that a phase with fixed statistics measures them on
 
 
 class Trainer:
@@ -106,9 +109,12 @@ class Trainer:
         loader = torch.utils.data.DataLoader(
             stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
         )
+        if phase.fixed_statistics:
+            count = remeasure_statistics(self.network, itertools.islice(loader, STATISTICS_BATCHES))
+            LOGGER.info("statistics of the normalisation measured on %d batches", count)
         saved, mark = self.seconds, time.monotonic()
         for batch in loader:
-            loss, dice = self.train_step(batch, phase.coarse)
+            loss, dice = self.train_step(batch, phase)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)
             self._log(index, batch.patch.shape[-1], loss, dice, len(batch.patch) * self.ranks, now - mark)
@@ -119,18 +125,19 @@ class Trainer:
             if self.phase_at(self.seconds) != index or self.seconds >= end:
                 return
 
-    def train_step(self, batch: Batch, coarse: bool = False) -> tuple[float, float]:
-        """One optimiser step (`coarse`: PhaseSettings). Returns the loss and the mean Dice of the batch."""
+    def train_step(self, batch: Batch, phase: PhaseSettings | None = None) -> tuple[float, float]:
+        """One optimiser step, as the phase wants it. Returns the loss and the mean Dice of the batch."""
         settings = self.settings
         difficulty = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
         self.difficulty[0] = min(difficulty, settings.hardest)
         self.optimizer.set_rate(self.learning_rate())
         self.network.train()
-        if self.share > 1 - settings.freeze_norm_share:
+        fixed = phase is not None and phase.fixed_statistics
+        if fixed or self.share > 1 - settings.freeze_norm_share:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm3d):
                     module.eval()
-        loss, dice = self._loss(batch, coarse)
+        loss, dice = self._loss(batch, phase is not None and phase.coarse)
         self.optimizer.zero_grad()
         loss.backward()
         self._average_over_ranks()

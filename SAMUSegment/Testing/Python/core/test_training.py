@@ -18,9 +18,9 @@ from samu_core.prompt import PointPrompt  # noqa: E402
 from samu_core.training import cli, export  # noqa: E402
 from samu_core.training.losses import dice_and_cross_entropy, samu_loss  # noqa: E402
 from samu_core.training.normalisation import remeasure_statistics  # noqa: E402
-from samu_core.training.settings import TrainingSettings  # noqa: E402
+from samu_core.training.settings import PhaseSettings, TrainingSettings  # noqa: E402
 from samu_core.training.stream import BatchStream, load_sources  # noqa: E402
-from samu_core.training.trainer import Trainer  # noqa: E402
+from samu_core.training.trainer import STATISTICS_BATCHES, Trainer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def test_training_on_one_batch_lowers_its_loss(trainer, batch):
 def test_coarse_training_leaves_the_finer_levels_alone(trainer, batch):
     network, frozen = trainer.network, trainer.network.config.auxiliary_level
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    losses = [trainer.train_step(batch, coarse=True)[0] for _ in range(12)]
+    coarse = PhaseSettings(minutes=1, crops=(), coarse=True)
+    losses = [trainer.train_step(batch, coarse)[0] for _ in range(12)]
     assert min(losses[-3:]) < 0.9 * losses[0]
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     fine = [f"{part}.levels.{level}." for part in ("encoder", "decoder") for level in range(frozen)]
@@ -110,6 +111,15 @@ def test_normalisation_statistics_are_frozen_at_the_end(trainer, batch):
     trainer.seconds = 79 * 60
     trainer.train_step(batch)
     assert torch.equal(norm.running_mean, moved)
+
+
+def test_a_phase_can_keep_the_statistics_it_began_with(sources, tmp_path):
+    phase = {**TINY["phases"][0], "minutes": 0.02, "fixed_statistics": True}
+    trainer = Trainer(TrainingSettings.from_dict({**TINY, "phases": [phase]}), sources, tmp_path / "run")
+    layer = trainer.network.encoder.levels[1][0][1]
+    assert trainer.run() and trainer.step >= 1
+    assert layer.running_mean.abs().max() > 0
+    assert int(layer.num_batches_tracked) == STATISTICS_BATCHES  # none of the steps' own
 
 
 def test_a_stopped_run_goes_on_where_it_was(settings, sources, tmp_path, batch):
