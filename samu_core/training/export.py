@@ -101,9 +101,12 @@ def average_networks(parts: list[tuple[Path, float]]) -> SAMU:
 
 
 def inference_batches(config: Path, pack: Path, count: int) -> Iterator[Batch]:
-    """Patches as inference sees them, 128^3 at 1.5 mm, with the mixture of sources of the last phase."""
+    """Patches as inference sees them, 128^3 at 1.5 mm and z-scored, with the mixture of sources of the last
+    phase."""
     settings, _ = read_config(config)
     crops = (CropSettings(PATCH_SIZE, (PATCH_SPACING_MM, PATCH_SPACING_MM), 1),)
     phase = replace(settings.phases[-1], crops=crops)
-    stream = BatchStream(load_sources(pack, settings, cache=pack), phase, torch.ones(1), settings.seed + 1)
+    difficulty = torch.full((1,), settings.hardest)
+    sources = load_sources(pack, settings, cache=pack)
+    stream = BatchStream(sources, phase, difficulty, settings.seed + 1, plain=True)
     return itertools.islice(iter(stream), count)

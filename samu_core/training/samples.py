@@ -15,6 +15,7 @@ from samu_core.training.shapes import random_rotation, smooth_noise
 
 DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
 CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
+LARGEST_STRETCH = 4.0
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 
@@ -31,12 +32,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class CropSpec:
-    """Edge length of the patch in voxels, its spacing in mm, and the contrast curriculum's difficulty,
-    0...1."""
+    """Edge length of the patch in voxels, its spacing in mm, the contrast curriculum's difficulty, 0...1, and
+    whether it is z-scored as at inference rather than at random."""
 
     size: int
     spacing: float
     difficulty: float = 1.0
+    plain: bool = False
 
 
 def make_sample(
@@ -80,7 +82,7 @@ def make_sample(
     inside &= _limited_field_of_view(size, (k, j, i), rng)
     if float((target & inside).sum()) < least:
         return None
-    patch = random_normalisation(image, inside, rng)
+    patch = random_normalisation(image, inside, 1.0 if spec.plain else rng.random())
     fraction = torch.from_numpy(((position + 0.5) / size).astype(np.float32))
     return Sample(patch, target & inside, fraction, size * spec.spacing / FIELD_OF_VIEW)
 
@@ -229,21 +231,25 @@ def _limited_field_of_view(size: int, click, rng: np.random.Generator) -> torch.
     return inside
 
 
-def random_normalisation(image: torch.Tensor, inside: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """z-score over the volume's voxels, over its brighter ones, or a robust one, so that the patch z-score of
-    `samu_core.intensity.normalize_patch` is one of what the network knows. Outside is the inside's
-    minimum."""
+def random_normalisation(image: torch.Tensor, inside: torch.Tensor, draw: float) -> torch.Tensor:
+    """z-score over the volume's voxels, over its brighter ones (draw below .2), or a robust one (below .3),
+    so that the patch z-score of `samu_core.intensity.normalize_patch` is one of what the network knows.
+
+    Outside is the inside's minimum. No scale is more than LARGEST_STRETCH times the plain one's: a batch's
+    normalisation is in common, and one patch with values far from the others' would flatten those.
+    """
     values = image[inside]
-    draw = rng.random()
+    centre, spread = values.mean(), values.std()
+    plain = spread
     if draw < 0.2:
         bright = values[values > values.min() + 0.05 * (values.max() - values.min())]
-        values = bright if len(bright) > 100 else values
-    centre, spread = values.mean(), values.std()
-    if 0.2 <= draw < 0.3:
+        if len(bright) > 100:
+            centre, spread = bright.mean(), bright.std()
+    elif draw < 0.3:
         low, centre, high = torch.quantile(
             values[:: max(1, len(values) // 20000)], torch.tensor([0.16, 0.5, 0.84])
         )
-        spread = torch.maximum((high - low) / 2, spread / 4)
-    patch = (image - centre) / spread.clamp(min=1e-6)
+        spread = (high - low) / 2
+    patch = (image - centre) / torch.maximum(spread, plain / LARGEST_STRETCH).clamp(min=1e-6)
     lowest = patch[inside].min()
     return torch.where(inside, patch, lowest)

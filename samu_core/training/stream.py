@@ -119,13 +119,21 @@ class BatchStream(torch.utils.data.IterableDataset):
     """Batches for one phase, for ever. `difficulty` is a shared one-element tensor that the trainer moves.
 
     Of several ranks each makes its part of a batch: all draw the same crop sizes, but samples of their own.
+    `plain` batches are z-scored as at inference.
     """
 
     def __init__(
-        self, sources: Sources, phase: PhaseSettings, difficulty: torch.Tensor, seed: int, rank=0, ranks=1
+        self,
+        sources: Sources,
+        phase: PhaseSettings,
+        difficulty: torch.Tensor,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        plain: bool = False,
     ) -> None:
         self.sources, self.phase, self.difficulty, self.seed = sources, phase, difficulty, seed
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.plain = rank, ranks, plain
         self.real_weights = source_weights(sources.real) if sources.real else None
         self.labelmap_weights = source_weights(sources.labelmaps) if sources.labelmaps else None
         self.region_weights = source_weights(sources.regions) if sources.regions else None
@@ -143,7 +151,7 @@ class BatchStream(torch.utils.data.IterableDataset):
 
     def batch(self, crop: CropSettings, spacing: float, rng: np.random.Generator) -> Batch:
         """One batch, or this rank's part; all its patches share a spacing, so that they share the span."""
-        spec = CropSpec(crop.size, spacing, float(self.difficulty[0]))
+        spec = CropSpec(crop.size, spacing, float(self.difficulty[0]), self.plain)
         samples: list[Sample] = []
         while len(samples) < max(1, crop.batch // self.ranks):
             sample = self._sample(spec, rng)

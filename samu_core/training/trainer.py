@@ -105,15 +105,19 @@ class Trainer:
     def _run_phase(self, index: int, end: float) -> None:
         seed = self.settings.seed + 7919 * (self.step + 1)
         phase, workers = self.settings.phases[index], self.settings.workers
-        stream = BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks)
-        loader = torch.utils.data.DataLoader(
-            stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
-        )
+
+        def batches(plain: bool = False) -> torch.utils.data.DataLoader:
+            stream = BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks, plain)
+            return torch.utils.data.DataLoader(
+                stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
+            )
+
         if phase.fixed_statistics:
-            count = remeasure_statistics(self.network, itertools.islice(loader, STATISTICS_BATCHES))
+            first = itertools.islice(batches(plain=True), STATISTICS_BATCHES)
+            count = remeasure_statistics(self.network, first)
             LOGGER.info("statistics of the normalisation measured on %d batches", count)
         saved, mark = self.seconds, time.monotonic()
-        for batch in loader:
+        for batch in batches():
             loss, dice = self.train_step(batch, phase)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)

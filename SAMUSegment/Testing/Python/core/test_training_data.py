@@ -170,3 +170,34 @@ def test_data_sets_are_drawn_by_a_power_of_their_size_with_a_cap():
     assert weights.sum() == pytest.approx(1)
     assert of_large == pytest.approx(0.25), "capped"
     assert weights[0] == pytest.approx(0.75 / 9)
+
+
+@pytest.mark.parametrize("draw", [0.1, 0.25, 0.9])
+def test_no_patch_is_stretched_far_beyond_a_z_score(draw):
+    # A body of one grey level in air: its own spread is next to nothing. Such a patch had values of 40 once,
+    # and in the network's batch normalisation made all others flat.
+    generator = torch.Generator().manual_seed(0)
+    image = torch.zeros(24, 24, 24)
+    image[4:20, 4:20, 4:20] = 1.0
+    image += 0.002 * torch.randn(image.shape, generator=generator)
+    patch = samples.random_normalisation(image, torch.ones_like(image, dtype=torch.bool), draw)
+    assert patch.std() <= samples.LARGEST_STRETCH + 1e-3
+    if draw == 0.9:
+        torch.testing.assert_close(patch, (image - image.mean()) / image.std())
+
+
+def test_plain_samples_are_z_scored(monkeypatch):
+    draws = []
+
+    def normalise(image, inside, draw):
+        draws.append(draw)
+        return image
+
+    monkeypatch.setattr(samples, "random_normalisation", normalise)
+    volume = packed(two_boxes(), np.zeros((40, 40, 40), np.uint16))
+    for plain in (True, False):
+        spec = samples.CropSpec(32, 1.5, plain=plain)
+        for seed in range(20):
+            samples.make_sample(volume, spec, np.random.default_rng(seed), False)
+    half = len(draws) // 2
+    assert half > 3 and set(draws[:half]) == {1.0} and min(draws[half:]) < 0.3
