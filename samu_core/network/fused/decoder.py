@@ -100,7 +100,7 @@ class SlabLevel(Level):
             first = 1 if start == k.start else 0
             source = joined[:, :, first : 2 + count + last]
             made = source.shape[2] - 2
-            # Fresh memory, but small enough that the C library keeps it for the next slab: a little faster than
+            # Fresh memory, but small enough that the C library keeps it for the next slab: faster than
             # `into` memory that is there.
             take(slice(done, done + made), self.first(source, [0, 1, 1]))
             done += made
