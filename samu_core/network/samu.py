@@ -81,6 +81,12 @@ class Decoder(nn.Module):
     def forward(
         self, features: list[torch.Tensor], prompt: PointPrompt, finest: int = 0
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Mask logits at the full and at the auxiliary level's resolution, float.
+
+        Args:
+            features: of the Encoder.
+            finest: last level to run, at most the auxiliary one; above 0 there are no full logits, but None.
+        """
         encoded = None
         if self.prompt_encoder is not None:
             with torch.autocast(prompt.position.device.type, enabled=False):
@@ -158,7 +164,8 @@ class SAMU(nn.Module):
         return self.decoder(features, prompt)
 
     def decode_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt) -> torch.Tensor:
-        """Mask logits at the auxiliary level's resolution alone: the finer levels are left out."""
+        """Mask logits at the auxiliary level's resolution alone, (B, 1, D / 4, H / 4, W / 4): finer levels
+        are left out. ValueError as `decode_with_auxiliary`."""
         self._check(features, prompt)
         return self.decoder(features, prompt, self.config.auxiliary_level)[1]
 

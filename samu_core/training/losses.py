@@ -31,7 +31,8 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[
 
 
 def coarse_loss(auxiliary: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`dice_and_cross_entropy` of the auxiliary head against the average-pooled target."""
+    """`dice_and_cross_entropy` of the auxiliary head's logits (B, 1, d, h, w) against the target (B, 1, D, H,
+    W) averaged to their resolution."""
     factor = target.shape[2] // auxiliary.shape[2]
     return dice_and_cross_entropy(auxiliary, functional.avg_pool3d(target.float(), factor))
 

@@ -13,7 +13,6 @@ from samu_core.training.settings import TrainingSettings
 OPTIMIZERS = ("adamw", "muon")
 LEAST_SIDE = 16  # of a weight taken as a matrix; orthogonalising smaller ones gains nothing
 
-
 # Newton-Schulz iteration (Jordan et al. 2024): odd polynomial of the singular values, and rounds of it.
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
@@ -26,6 +25,11 @@ class Muon(torch.optim.Optimizer):
     Same steps as torch.optim.Muon(adjust_lr_fn="match_rms_adamw"), which iterates on whole matrices in
     bfloat16: on a CPU without bfloat16 that takes half as long as the rest of a training step. Here the
     iteration runs on the small Gram matrix in float32.
+
+    Args:
+        matrices: (m, n) parameters.
+        rate: as AdamW's.
+        weight_decay: decoupled, taken times the rate.
     """
 
     def __init__(self, matrices: list[nn.Parameter], rate: float, weight_decay: float) -> None:
@@ -48,7 +52,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """A matrix with its singular vectors and singular values near 1, float32.
+    """The matrix (m, n) with its singular vectors and singular values near 1 (.7 to 1.2), float32.
 
     The iteration multiplies by polynomials of the Gram matrix, which commute: all of them are multiplied up
     first, so that the long side is met twice rather than in every round.

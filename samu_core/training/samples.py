@@ -15,7 +15,8 @@ from samu_core.training.shapes import random_rotation, smooth_noise
 
 DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
 CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
-LARGEST_STRETCH = 4.0
+LARGEST_STRETCH = 4.0  # of a patch, against its z-score
+DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 
@@ -235,8 +236,14 @@ def random_normalisation(image: torch.Tensor, inside: torch.Tensor, draw: float)
     """z-score over the volume's voxels, over its brighter ones (draw below .2), or a robust one (below .3),
     so that the patch z-score of `samu_core.intensity.normalize_patch` is one of what the network knows.
 
-    Outside is the inside's minimum. No scale is more than LARGEST_STRETCH times the plain one's: a batch's
-    normalisation is in common, and one patch with values far from the others' would flatten those.
+    Args:
+        image: (n, n, n) in any unit. inside: bool (n, n, n), the volume's voxels.
+        draw: 0...1, which of the three.
+
+    Returns:
+        float32 (n, n, n). Outside is the inside's minimum, at least DARKEST_OUTSIDE. No scale is more than
+        LARGEST_STRETCH times the plain one's: a batch has its normalisation in common, and one patch with
+        values far from the others' would flatten those.
     """
     values = image[inside]
     centre, spread = values.mean(), values.std()
@@ -251,5 +258,5 @@ def random_normalisation(image: torch.Tensor, inside: torch.Tensor, draw: float)
         )
         spread = (high - low) / 2
     patch = (image - centre) / torch.maximum(spread, plain / LARGEST_STRETCH).clamp(min=1e-6)
-    lowest = patch[inside].min()
+    lowest = patch[inside].min().clamp(min=DARKEST_OUTSIDE)
     return torch.where(inside, patch, lowest)

@@ -30,7 +30,7 @@ class PhaseSettings:
         real, labelmaps: share of the batches' samples from real images and from real label maps with
             synthetic contrast; the rest are random shapes.
         coarse: train the levels from the auxiliary head's down, judged by that head; the finer ones of the
-            encoder stay as they are, and the decoder's are left out. Several times as many samples a minute.
+            encoder stay as they are, and the decoder's are left out. Twice as many samples a minute.
         fixed_statistics: measure the normalisation's statistics on a few of the phase's batches first, and
             keep them: for batches of one or two whole patches, whose own would be poor.
     """

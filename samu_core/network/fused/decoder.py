@@ -78,8 +78,8 @@ class SlabLevel(Level):
             take: called with (slice of k, features (1, C, slices, h, w)).
         """
         k, j, i = box
-        rows = (self.channels, j.stop - j.start, i.stop - i.start)
-        joined = buffers.volume("joined", rows[0], (self.slab + 3, *rows[1:]), below.dtype)
+        shape = (self.slab + 3, j.stop - j.start, i.stop - i.start)
+        joined = buffers.volume("joined", self.channels, shape, below.dtype)
         joined[:, :, :2].zero_()
         done = k.start
         for start in range(k.start, k.stop, self.slab):

@@ -174,8 +174,7 @@ def test_data_sets_are_drawn_by_a_power_of_their_size_with_a_cap():
 
 @pytest.mark.parametrize("draw", [0.1, 0.25, 0.9])
 def test_no_patch_is_stretched_far_beyond_a_z_score(draw):
-    # A body of one grey level in air: its own spread is next to nothing. Such a patch had values of 40 once,
-    # and in the network's batch normalisation made all others flat.
+    # A body of one grey level in air: its own spread is next to nothing.
     generator = torch.Generator().manual_seed(0)
     image = torch.zeros(24, 24, 24)
     image[4:20, 4:20, 4:20] = 1.0
@@ -184,6 +183,16 @@ def test_no_patch_is_stretched_far_beyond_a_z_score(draw):
     assert patch.std() <= samples.LARGEST_STRETCH + 1e-3
     if draw == 0.9:
         torch.testing.assert_close(patch, (image - image.mean()) / image.std())
+
+
+def test_a_single_dark_voxel_does_not_colour_all_that_is_outside():
+    # A third of a patch was at -42 once, and made the statistics of a batch its own.
+    image = torch.randn(24, 24, 24, generator=torch.Generator().manual_seed(0))
+    image[3, 3, 3] = -1000.0
+    inside = torch.zeros_like(image, dtype=torch.bool)
+    inside[:16] = True
+    patch = samples.random_normalisation(image, inside, 0.9)
+    assert patch[3, 3, 3] < -40 and (patch[16:] == samples.DARKEST_OUTSIDE).all()
 
 
 def test_plain_samples_are_z_scored(monkeypatch):
