@@ -128,13 +128,18 @@ class ClickMaps(nn.Module):
         return maps
 
     def forward(
-        self, smoothed: torch.Tensor, prompt: PointPrompt, finest: int = 0
+        self, smoothed: torch.Tensor, prompt: PointPrompt, finest: int = 0, window=None
     ) -> list[torch.Tensor | None]:
         """What each decoder level adds before its convolutions, (B, C_n, D_n, H_n, W_n), finest first.
 
         Args:
             smoothed: `smooth(patch)`.
             finest: level to begin with; None stands for those before it.
+            window: part of the patch that the finest levels see (`Decoder.forward`).
         """
-        layers = list(zip(self.to_level, self.maps(smoothed, prompt)))[finest:]
+        levels = self.maps(smoothed, prompt)
+        if window is not None:
+            fine = [window.crop(maps, level) for level, maps in enumerate(levels[: window.level])]
+            levels = fine + levels[window.level :]
+        layers = list(zip(self.to_level, levels))[finest:]
         return [None] * finest + [layer(level) for layer, level in layers]

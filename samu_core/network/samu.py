@@ -79,13 +79,15 @@ class Decoder(nn.Module):
         self.auxiliary_head = nn.Conv3d(config.channels[config.auxiliary_level], 1, 1)
 
     def forward(
-        self, features: list[torch.Tensor], prompt: PointPrompt, finest: int = 0
+        self, features: list[torch.Tensor], prompt: PointPrompt, finest: int = 0, window=None
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Mask logits at the full and at the auxiliary level's resolution, float.
 
         Args:
             features: of the Encoder.
             finest: last level to run, at most the auxiliary one; above 0 there are no full logits, but None.
+            window: `samu_core.training.windows.Window`: the levels finer than the auxiliary one, and the full
+                logits, see no more than that part of the patch.
         """
         encoded = None
         if self.prompt_encoder is not None:
@@ -93,11 +95,18 @@ class Decoder(nn.Module):
                 encoded = self.prompt_encoder(prompt)
         *features, smoothed = features
         bottom = len(features) - 1
-        maps = [None] * bottom if self.click_maps is None else self.click_maps(smoothed, prompt, finest)
+        maps = [None] * bottom
+        if self.click_maps is not None:
+            maps = self.click_maps(smoothed, prompt, finest, window)
         current = _attend(self.attention, bottom, features[bottom], encoded, prompt)
         auxiliary = None
         for level in reversed(range(finest, bottom)):
-            skip = _attend(self.skip_attention, level, features[level], encoded, prompt)
+            skip = features[level]
+            if window is not None and level < self.auxiliary_level:
+                if level == self.auxiliary_level - 1:
+                    current, prompt = window.crop(current, level + 1), window.prompt
+                skip = window.crop(skip, level)
+            skip = _attend(self.skip_attention, level, skip, encoded, prompt)
             current = self.levels[level](current, skip, maps[level])
             current = _attend(self.attention, level, current, encoded, prompt)
             if level == self.auxiliary_level:
@@ -158,10 +167,11 @@ class SAMU(nn.Module):
         """Mask logits (B, 1, D, H, W) for one click per sample."""
         return self.decode_with_auxiliary(features, prompt)[0]
 
-    def decode_with_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt):
-        """Mask logits at full resolution and at the auxiliary level's (32^3 of a 128^3 patch)."""
+    def decode_with_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt, window=None):
+        """Mask logits at full resolution, in a `window` alone if there is one, and at the auxiliary level's
+        (32^3 of a 128^3 patch)."""
         self._check(features, prompt)
-        return self.decoder(features, prompt)
+        return self.decoder(features, prompt, 0, window)
 
     def decode_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt) -> torch.Tensor:
         """Mask logits at the auxiliary level's resolution alone, (B, 1, D / 4, H / 4, W / 4): finer levels
@@ -171,9 +181,9 @@ class SAMU(nn.Module):
 
     @staticmethod
     def _check(features: list[torch.Tensor], prompt: PointPrompt) -> None:
-        if len(prompt.position) != len(features[0]):
+        if len(prompt.position) != len(features[-1]):
             raise ValueError(
-                f"{len(prompt.position)} prompts do not fit a batch of {len(features[0])} patches."
+                f"{len(prompt.position)} prompts do not fit a batch of {len(features[-1])} patches."
             )
 
     def forward(self, patch: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:

@@ -10,21 +10,21 @@ from samu_core.training.shapes import smooth_noise
 
 
 def synthetic_image(
-    ids: torch.Tensor, target: torch.Tensor, rng: np.random.Generator, difficulty: float
+    ids: torch.Tensor, targets: list[torch.Tensor], rng: np.random.Generator, difficulty: float
 ) -> torch.Tensor:
     """Paint a label map.
 
     Args:
         ids: integer (n, n, n) label ids of the patch.
-        target: bool (n, n, n), the structure to be segmented: it keeps a contrast to its surroundings that
-            shrinks with `difficulty`.
+        targets: bool (n, n, n) each, the structures to be segmented: they keep a contrast to their
+            surroundings that shrinks with `difficulty`, the first one for certain.
         difficulty: 0...1, scales noise, texture and how alike neighbours may be.
 
     Returns:
         float32 (n, n, n); HU-like for the CT branch, arbitrary units for the MR branch.
     """
     classes, count = _compact(ids)
-    target_class = int(classes[target].mode().values)
+    target, own = targets[0], [int(classes[target][0]) for target in targets]
     if rng.random() < 0.15:  # one target with two appearances, as a heterogeneous tumour or a kidney
         half = smooth_noise(ids.shape, int(rng.integers(3, 6)), rng)[0] > rng.uniform(-0.3, 0.6)
         classes = torch.where(target & half, torch.full_like(classes, count), classes)
@@ -33,9 +33,11 @@ def synthetic_image(
         classes, count = _split_background(classes, count, rng)
     is_ct = rng.random() < 0.45
     means, deviations = (_ct_classes if is_ct else _mr_classes)(count, rng, difficulty)
-    around = _neighbours(classes, target)
-    _merge_appearances(means, target_class, rng)
-    _keep_contrast(means, target_class, around, rng, (60.0 if is_ct else 0.25) * (1.3 - difficulty))
+    _merge_appearances(means, own, rng)
+    least = (60.0 if is_ct else 0.25) * (1.3 - difficulty)
+    around = {value: _neighbours(classes, each) for value, each in zip(own, targets)}
+    for value in reversed(own):  # the first one last: what it gains is not lost again
+        _keep_contrast(means, value, around[value], rng, least)
     image = means[classes] + deviations[classes] * _texture(ids.shape, rng)
     image = blur(image, rng.uniform(0.3, 1.1, 3))
     if not is_ct:
@@ -102,11 +104,11 @@ def dilate(image: torch.Tensor, reach: int) -> torch.Tensor:
     return value[0, 0]
 
 
-def _merge_appearances(means: torch.Tensor, target_class: int, rng: np.random.Generator) -> None:
-    """Some labels vanish into the background, and some neighbours look alike."""
+def _merge_appearances(means: torch.Tensor, own: list[int], rng: np.random.Generator) -> None:
+    """Some labels vanish into the background, and some neighbours look alike; not the targets (`own`)."""
     for index in range(1, len(means)):
         draw = rng.random()
-        if index != target_class and draw < 0.35:
+        if index not in own and draw < 0.35:
             means[index] = means[0 if draw < 0.15 else int(rng.integers(len(means)))]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from samu_core.training.windows import Window
+
 
 def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and the hard Dice of a batch.
@@ -38,10 +40,16 @@ def coarse_loss(auxiliary: torch.Tensor, target: torch.Tensor) -> tuple[torch.Te
 
 
 def samu_loss(
-    logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor
+    logits: torch.Tensor, auxiliary: torch.Tensor, target: torch.Tensor, window: Window | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per
-    sample."""
-    loss, dice = dice_and_cross_entropy(logits, target)
+    """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per sample.
+
+    With a `window` the head is judged in it alone, and the auxiliary head, which answers for the rest of the
+    patch, counts in full.
+    """
+    if window is None:
+        loss, dice = dice_and_cross_entropy(logits, target)
+    else:
+        loss, dice = dice_and_cross_entropy(window.inner(logits), window.inner(window.crop(target, 0)))
     coarse, _ = coarse_loss(auxiliary, target)
-    return loss + 0.5 * coarse, dice
+    return loss + (0.5 if window is None else 1.0) * coarse, dice

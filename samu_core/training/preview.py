@@ -156,8 +156,8 @@ def draw_sheet(previews: list[Preview], path: Path) -> None:
         for axis in row:
             axis.set_axis_off()
         for axis, preview in zip(row, line):
-            patch, target = preview.sample.patch.numpy(), preview.sample.target.numpy() > 0.5
-            click = preview.sample.position.numpy() * patch.shape[0] - 0.5
+            patch, target = preview.sample.patch.numpy(), preview.sample.targets[0].numpy()
+            click = preview.sample.positions[0].numpy() * patch.shape[0] - 0.5
             zoom = max(1, 256 // patch.shape[0])
             axis.imshow(picture(patch, click, [(target, TRUTH)], zoom), interpolation="nearest")
             title = f"{preview.group}: {preview.name}, target {np.count_nonzero(target):,} voxels"

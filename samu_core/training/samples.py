@@ -9,12 +9,17 @@ import torch
 from torch.nn import functional
 
 from samu_core.prompt import FIELD_OF_VIEW
+from samu_core.training.clicks import draw_click, draw_component, further_clicks
 from samu_core.training.contrast import blur, synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.shapes import random_rotation, smooth_noise
 
-DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
 CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
+# Patches lie as at inference, K to S, J to A, I to R; packed volumes are LPS. A few lie otherwise, for files
+# that are wrong about it.
+ORIENTED_SHARE = 0.85
+PATCH_AXES = np.array([1.0, -1.0, -1.0])  # KJI
+SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
@@ -22,24 +27,26 @@ LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the ev
 
 @dataclass
 class Sample:
-    """What the network trains on: patch float32 (n, n, n) normalised, target bool (n, n, n), both KJI;
-    position (3,) KJI fraction of the patch where the click is; span of the patch (`PointPrompt.span`)."""
+    """What the network trains on: patch float32 (n, n, n) normalised, and for each of its clicks a target,
+    targets bool (clicks, n, n, n), all KJI, and positions (clicks, 3), KJI fractions of the patch; span of
+    the patch (`PointPrompt.span`)."""
 
     patch: torch.Tensor
-    target: torch.Tensor
-    position: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor
     span: float
 
 
 @dataclass(frozen=True)
 class CropSpec:
-    """Edge length of the patch in voxels, its spacing in mm, the contrast curriculum's difficulty, 0...1, and
-    whether it is z-scored as at inference rather than at random."""
+    """Edge length of the patch in voxels, its spacing in mm, the contrast curriculum's difficulty, 0...1,
+    whether it is z-scored as at inference rather than at random, and how many clicks it gets."""
 
     size: int
     spacing: float
     difficulty: float = 1.0
     plain: bool = False
+    clicks: int = 1
 
 
 def make_sample(
@@ -53,75 +60,49 @@ def make_sample(
     Returns:
         None when the draw gave no usable target; draw again.
     """
-    component = _draw_component(volume, rng)
-    click = _draw_click(volume, component, rng)
+    component = draw_component(volume, rng)
+    click = draw_click(volume, component, rng)
     shapes = volume.source == "shapes"
     size = spec.size
-    centre = (size - 1) / 2
-    centred = rng.random() < CENTRED_SHARE
-    jitter = rng.uniform(-0.5, 0.5, 3) if centred else rng.uniform(-0.2, 0.2, 3) * size
-    position = centre + jitter
-    spacing = spec.spacing * np.exp(rng.uniform(-0.4, 0.4))
+    position = _place_of_click(size, rng)
+    spacing = spec.spacing * np.exp(rng.uniform(-SCALE, SCALE))
     matrix = _linear_map(rng, shapes) * (spacing / volume.spacing)
     coordinates = _coordinates(size, position, click, matrix, rng)
-    inside = _inside(volume.ids.shape, coordinates)
     index, ids = _gather_ids(volume.ids, coordinates, mirrored=shapes)
-    target = ids == component + 1
-    least = max(LEAST_VOXELS, LEAST_MM3 / spec.spacing**3)
     k, j, i = np.clip(np.rint(position), 0, size - 1).astype(int)
+    inside = torch.ones_like(ids, dtype=torch.bool) if shapes else _inside(volume.ids.shape, coordinates)
+    inside &= _limited_field_of_view(size, (k, j, i), rng)
+    target = (ids == component + 1) & inside
+    least = max(LEAST_VOXELS, LEAST_MM3 / spec.spacing**3)
     if int(target.sum()) < least or not bool(target[k, j, i]):
         return None
-    if synthetic or volume.image is None:
-        if volume.image is not None:
-            image = _gather_image(volume.image, coordinates, index)
-            ids = torch.where(ids == 0, -1 - _levels(image, rng), ids)
-        image = synthetic_image(ids - ids.min(), target, rng, spec.difficulty)
-    else:
-        image = _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
-    if shapes:
-        inside = torch.ones_like(inside)
-    inside &= _limited_field_of_view(size, (k, j, i), rng)
-    if float((target & inside).sum()) < least:
-        return None
+    positions, targets = [position], [target]
+    for other, voxel in further_clicks(ids, inside, component + 1, spec.clicks - 1, least, volume, rng):
+        positions.append(voxel + rng.uniform(-0.5, 0.5, 3))
+        targets.append((ids == other) & inside)
+    image = _image(volume, coordinates, index, ids, targets, rng, spec.difficulty if synthetic else None)
     patch = random_normalisation(image, inside, 1.0 if spec.plain else rng.random())
-    fraction = torch.from_numpy(((position + 0.5) / size).astype(np.float32))
-    return Sample(patch, target & inside, fraction, size * spec.spacing / FIELD_OF_VIEW)
+    fractions = torch.from_numpy(((np.stack(positions) + 0.5) / size).astype(np.float32))
+    return Sample(patch, torch.stack(targets), fractions, size * spec.spacing / FIELD_OF_VIEW)
 
 
-def _draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
-    """Index of a component, p ~ volume^.25; in label maps what fills a good part of the map (a tissue with
-    holes, rather than an object) is rare."""
-    if volume.image is None:
-        weights = volume.counts.astype(float) ** 0.25
-        weights[volume.counts > 0.15 * volume.ids.size] *= 0.1
-        return int(rng.choice(len(weights), p=weights / weights.sum()))
-    labels, place = np.unique(volume.labels, return_inverse=True)
-    sizes = np.bincount(place, volume.counts) ** 0.25
-    label = rng.choice(labels, p=sizes / sizes.sum())
-    candidates = np.flatnonzero(volume.labels == label)
-    weights = volume.counts[candidates].astype(float) ** 0.7
-    return int(rng.choice(candidates, p=weights / weights.sum()))
+def _place_of_click(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Continuous index of the patch, KJI: its middle within half a voxel, or anywhere about it."""
+    reach = 0.5 if rng.random() < CENTRED_SHARE else 0.2 * size
+    return (size - 1) / 2 + rng.uniform(-reach, reach, 3)
 
 
-def _draw_click(volume: PackedVolume, component: int, rng: np.random.Generator) -> np.ndarray:
-    """A voxel of the component, KJI: 70 % uniform, 20 % towards its depth, 10 % at its rim."""
-    voxels = volume.voxels(component, rng)
-    draw = rng.random()
-    if draw < 0.7:
-        return voxels[rng.integers(len(voxels))].astype(float)
-    candidates = voxels[rng.integers(len(voxels), size=8)]
-    depths = np.array([_depth(volume.ids, component + 1, voxel) for voxel in candidates], float)
-    if draw < 0.9:
-        return candidates[rng.choice(len(candidates), p=depths**2 / (depths**2).sum())].astype(float)
-    return candidates[int(depths.argmin())].astype(float)
-
-
-def _depth(ids: np.ndarray, value: int, voxel: np.ndarray) -> int:
-    """Chessboard distance from a voxel of `value` to the nearest other one, at most DEPTH_REACH + 1."""
-    low = np.maximum(voxel - DEPTH_REACH, 0)
-    window = ids[tuple(slice(a, v + DEPTH_REACH + 1) for a, v in zip(low, voxel))]
-    others = np.argwhere(window != value) + low - voxel
-    return int(np.abs(others).max(axis=1).min()) if len(others) else DEPTH_REACH + 1
+def _image(
+    volume: PackedVolume, coordinates, index, ids, targets, rng: np.random.Generator, difficulty: float | None
+) -> torch.Tensor:
+    """The patch's image, float32 (n, n, n): the volume's own, or with a `difficulty` (or where it has none)
+    the labels painted."""
+    if difficulty is None and volume.image is not None:
+        return _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
+    if volume.image is not None:
+        image = _gather_image(volume.image, coordinates, index)
+        ids = torch.where(ids == 0, -1 - _levels(image, rng), ids)
+    return synthetic_image(ids - ids.min(), targets, rng, 1.0 if difficulty is None else difficulty)
 
 
 def _linear_map(rng: np.random.Generator, shapes: bool) -> np.ndarray:
@@ -129,8 +110,10 @@ def _linear_map(rng: np.random.Generator, shapes: bool) -> np.ndarray:
     rotation = random_rotation(rng, np.pi if shapes else np.radians(20))
     scale = np.exp(-rng.uniform(-0.4, 0.45)) if shapes else 1.0
     stretch = np.exp(rng.uniform(-0.35, 0.35, 3)) if shapes else np.exp(rng.uniform(-0.12, 0.12, 3))
-    flips = rng.choice((-1.0, 1.0), 3)
-    axes = np.eye(3)[rng.permutation(3)] if rng.random() < 0.3 else np.eye(3)
+    axes, flips = np.eye(3), PATCH_AXES * (1.0, 1.0, rng.choice((-1.0, 1.0)))  # left and right are alike
+    if shapes or rng.random() >= ORIENTED_SHARE:
+        flips = rng.choice((-1.0, 1.0), 3)
+        axes = np.eye(3)[rng.permutation(3)] if rng.random() < 0.3 else np.eye(3)
     return rotation @ axes @ np.diag(scale * stretch * flips)
 
 

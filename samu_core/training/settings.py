@@ -12,12 +12,25 @@ from samu_core.errors import SamuError
 @dataclass(frozen=True)
 class CropSettings:
     """One kind of batch: `size`^3 patches at a spacing (mm) log-uniform between two bounds, drawn with
-    `share`."""
+    `share`.
+
+    clicks: per patch; the encoder works once for all of them. window: edge length, in voxels, of the cube
+    around a click that the finest decoder levels are trained on (windows.py); 0 is the whole patch.
+    """
 
     size: int
     spacing: tuple[float, float]
     batch: int
     share: float = 1.0
+    clicks: int = 1
+    window: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clicks < 1 or self.window % 8 or not 0 <= self.window <= self.size:
+            raise ValueError(
+                f"{self.clicks} clicks, window {self.window}: at least one click, and a multiple of 8 up to "
+                f"the patch's {self.size} voxels"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,21 @@ from samu_core.training.shapes import shape_map
 
 LOGGER = logging.getLogger(__name__)
 SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quarter
+IMAGED_SHARE = 0.4  # of a data set's weight among the label maps when its images are drawn elsewhere
 FULL_VOLUME = 500_000  # voxels; smaller crops leave most of a patch empty and are drawn less often
 
 
 @dataclass
 class Batch:
-    """patch (B, 1, n, n, n) float32, target the same shape, position (B, 3) KJI fractions, span of the
-    patches."""
+    """patch (B, 1, n, n, n) float32; target (B * clicks, 1, n, n, n) float32 and position (B * clicks, 3),
+    KJI fractions, the clicks of a patch one after the other; span of the patches; window of
+    `CropSettings`."""
 
     patch: torch.Tensor
     target: torch.Tensor
     position: torch.Tensor
     span: float
+    window: int = 0
 
 
 @dataclass
@@ -96,10 +99,12 @@ def shape_bank(settings: TrainingSettings, cache: Path | None) -> list[PackedVol
     return bank
 
 
-def source_weights(volumes: list[PackedVolume]) -> np.ndarray:
-    """Probability of every volume: p ~ n^SOURCE_POWER per data set of n volumes, at most SOURCE_CAP each."""
+def source_weights(volumes: list[PackedVolume], with_image: float = 1.0) -> np.ndarray:
+    """Probability of every volume: p ~ n^SOURCE_POWER per data set of n volumes, at most SOURCE_CAP each; a
+    data set of images counts `with_image` times (as a label map it is one of two chances that it has)."""
     names, counts = np.unique([volume.source for volume in volumes], return_counts=True)
-    share = counts**SOURCE_POWER
+    imaged = {volume.source for volume in volumes if volume.image is not None}
+    share = counts**SOURCE_POWER * np.array([with_image if name in imaged else 1.0 for name in names])
     share = share / share.sum()
     cap = max(SOURCE_CAP, 1 / len(names))
     for _ in range(len(names)):
@@ -135,7 +140,7 @@ class BatchStream(torch.utils.data.IterableDataset):
         self.sources, self.phase, self.difficulty, self.seed = sources, phase, difficulty, seed
         self.rank, self.ranks, self.plain = rank, ranks, plain
         self.real_weights = source_weights(sources.real) if sources.real else None
-        self.labelmap_weights = source_weights(sources.labelmaps) if sources.labelmaps else None
+        self.labelmap_weights = source_weights(sources.labelmaps, IMAGED_SHARE) if sources.labelmaps else None
         self.region_weights = source_weights(sources.regions) if sources.regions else None
 
     def __iter__(self):
@@ -151,7 +156,7 @@ class BatchStream(torch.utils.data.IterableDataset):
 
     def batch(self, crop: CropSettings, spacing: float, rng: np.random.Generator) -> Batch:
         """One batch, or this rank's part; all its patches share a spacing, so that they share the span."""
-        spec = CropSpec(crop.size, spacing, float(self.difficulty[0]), self.plain)
+        spec = CropSpec(crop.size, spacing, float(self.difficulty[0]), self.plain, crop.clicks)
         samples: list[Sample] = []
         while len(samples) < max(1, crop.batch // self.ranks):
             sample = self._sample(spec, rng)
@@ -159,9 +164,10 @@ class BatchStream(torch.utils.data.IterableDataset):
                 samples.append(sample)
         return Batch(
             torch.stack([sample.patch for sample in samples])[:, None],
-            torch.stack([sample.target for sample in samples])[:, None].float(),
-            torch.stack([sample.position for sample in samples]),
+            torch.cat([sample.targets for sample in samples])[:, None].float(),
+            torch.cat([sample.positions for sample in samples]),
             samples[0].span,
+            crop.window,
         )
 
     def _sample(self, spec: CropSpec, rng: np.random.Generator) -> Sample | None:

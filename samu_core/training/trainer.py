@@ -24,6 +24,7 @@ from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import PhaseSettings, TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
+from samu_core.training.windows import Window, repeated
 from samu_core.weights import load_network
 
 LOGGER = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Trainer:
             loss, dice = self.train_step(batch, phase)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)
-            self._log(index, batch.patch.shape[-1], loss, dice, len(batch.patch) * self.ranks, now - mark)
+            self._log(index, batch.patch.shape[-1], loss, dice, len(batch.position) * self.ranks, now - mark)
             mark = now
             if self.seconds - saved > 60 * self.settings.checkpoint_minutes:
                 self.save(self.folder / "checkpoint.pt")
@@ -153,7 +154,7 @@ class Trainer:
             if self.skipped in (1, 10, 100, 1000):
                 LOGGER.warning("%d of %d steps had no finite gradient", self.skipped, self.step + 1)
         self.step += 1
-        self.samples += len(batch.patch) * self.ranks
+        self.samples += len(batch.position) * self.ranks
         self._update_ema()
         return float(loss.detach()), float(dice.mean())
 
@@ -163,14 +164,17 @@ class Trainer:
         patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
         target = batch.target.to(self.device, non_blocking=True)
         prompt = PointPrompt(batch.position.to(self.device), batch.span)
+        clicks, coarsest_whole = len(batch.position) // len(patch), network.config.auxiliary_level
+        window = Window.around(prompt, patch.shape[2], batch.window, coarsest_whole) if batch.window else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             if coarse:
                 frozen = network.config.auxiliary_level
                 network.encoder.levels[:frozen].eval()
-                auxiliary = network.decode_auxiliary(network.encode(patch, frozen), prompt)
-            else:
-                logits, auxiliary = network.decode_with_auxiliary(network.encode(patch), prompt)
-        return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target)
+                features = repeated(network.encode(patch, frozen), clicks, frozen)
+                return coarse_loss(network.decode_auxiliary(features, prompt), target)
+            features = repeated(network.encode(patch), clicks, window.level if window else 0)
+            logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
+        return samu_loss(logits, auxiliary, target, window)
 
     def _average_over_ranks(self) -> None:
         """Gradients, and the statistics of the normalisation, become the mean over the ranks."""

@@ -121,7 +121,7 @@ def test_synthetic_targets_differ_from_their_surroundings_when_easy():
     target = labels == ids[counts.argsort()[-2]]
     rim = (dilate(target.float(), 2) > 0) & ~target
     for seed in range(6):
-        image = synthetic_image(labels, target, np.random.default_rng(seed), difficulty=0.1)
+        image = synthetic_image(labels, [target], np.random.default_rng(seed), difficulty=0.1)
         assert image.shape == labels.shape and bool(torch.isfinite(image).all())
         spread = image.std()
         assert abs(image[target].median() - image[rim].median()) > 0.02 * spread
@@ -138,9 +138,9 @@ def test_the_click_of_a_sample_lies_in_its_target(synthetic):
         if sample is None:
             continue
         made += 1
-        k, j, i = (sample.position * 32 - 0.5).round().long().tolist()
-        assert sample.target[k, j, i]
-        assert sample.patch.shape == sample.target.shape == (32, 32, 32)
+        k, j, i = (sample.positions[0] * 32 - 0.5).round().long().tolist()
+        assert sample.targets[0][k, j, i]
+        assert sample.patch.shape == sample.targets[0].shape == (32, 32, 32)
         assert bool(torch.isfinite(sample.patch).all())
         assert sample.span == pytest.approx(32 * 2.0 / 192)
     assert made >= 10
@@ -153,12 +153,12 @@ def test_a_real_sample_shows_the_image_where_the_target_is():
     volume = packed(labels, (labels * 100).astype(np.uint16))
     for _ in range(30):
         sample = samples.make_sample(volume, samples.CropSpec(32, 1.5), rng, synthetic=False)
-        if sample is None or sample.target.sum() < 60:
+        if sample is None or sample.targets[0].sum() < 60:
             continue
-        eroded = dilate((~sample.target).float(), 1) == 0
+        eroded = dilate((~sample.targets[0]).float(), 1) == 0
         if eroded.sum() < 10:
             continue
-        outside = dilate(sample.target.float(), 2) == 0
+        outside = dilate(sample.targets[0].float(), 2) == 0
         assert abs(sample.patch[eroded].mean() - sample.patch[outside].mean()) > 0.5
 
 

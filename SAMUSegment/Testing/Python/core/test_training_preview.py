@@ -58,8 +58,8 @@ def test_samples_of_every_source_are_drawn_and_named(sources):
     names = {p.group: p.name for p in previews}
     assert names["real CT"] == "ct" and names["real MR"] == "mr"
     for each in previews:
-        click = (each.sample.position.numpy() * 32 - 0.5).round().astype(int).clip(0, 31)
-        assert each.sample.target[tuple(click)] > 0.5
+        click = (each.sample.positions[0].numpy() * 32 - 0.5).round().astype(int).clip(0, 31)
+        assert each.sample.targets[0][tuple(click)] > 0.5
     again = preview.draw_previews(make_sources(), 2, 32, 1.5, 1.0, seed=1)
     assert all(torch.equal(a.sample.patch, b.sample.patch) for a, b in zip(previews, again))
 

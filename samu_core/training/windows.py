@@ -1,0 +1,124 @@
+"""The part of a patch that the finest decoder levels are trained on.
+
+They take more than a third of a step, and most of what they see is far from any border. Of each click's
+patch they get a cube that holds the click somewhere; the auxiliary head still answers for the whole patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from samu_core.prompt import PointPrompt
+
+RIM = 1  # voxels of the auxiliary level between a click and the window's faces, where the patch has them
+SEEN_FROM = 4  # voxels from a window's faces on; nearer ones feel the end of the convolutions
+CENTRED = 0.5  # of the windows lie around the click; the others anywhere that holds it
+
+
+@dataclass(frozen=True)
+class Window:
+    """A cube of every click's patch.
+
+    Attributes:
+        corners: (clicks, 3) KJI index of the cubes' first voxels, at the resolution of `level`.
+        size: edge length of the cubes there.
+        level: the finest decoder level that still sees whole patches (the auxiliary head's).
+        prompt: the clicks as fractions of their cubes.
+    """
+
+    corners: list[list[int]]
+    size: int
+    level: int
+    prompt: PointPrompt
+
+    @classmethod
+    def around(cls, prompt: PointPrompt, patch_size: int, size: int, level: int) -> Window:
+        """Windows drawn by torch's generator.
+
+        Args:
+            prompt: clicks in patches of patch_size^3 voxels. size: edge length of the windows in such voxels,
+                a multiple of 2^level.
+        """
+        count, edge = patch_size >> level, size >> level
+        voxel = (prompt.position.cpu().float() * count).long().clamp(0, count - 1)
+        lowest = (voxel - edge + 1 + RIM).clamp(0, count - edge)
+        highest = (voxel - RIM).clamp(0, count - edge)
+        anywhere = lowest + (torch.rand(voxel.shape) * (highest - lowest + 1)).long()
+        centred = (voxel - edge // 2).clamp(0, count - edge)
+        corners = torch.where(torch.rand(len(voxel), 1) < CENTRED, centred, anywhere)
+        inner = (prompt.position - corners.to(prompt.position) / count) * (count / edge)
+        return cls(corners.tolist(), edge, level, PointPrompt(inner, prompt.span * edge / count))
+
+    @staticmethod
+    def inner(volumes: torch.Tensor) -> torch.Tensor:
+        """Windows at full resolution without what may differ from the same place in a whole patch."""
+        return volumes[(..., *[slice(SEEN_FROM, -SEEN_FROM)] * 3)]
+
+    def crop(self, volumes: torch.Tensor, level: int) -> torch.Tensor:
+        """The windows of (clicks or patches, C, D, H, W) at a level's resolution, (clicks, C, size, ...)."""
+        return _Crop.apply(volumes, self.corners, self.size, self.level - level)
+
+
+class _Crop(torch.autograd.Function):
+    """Copies forward, and one sum backward; torch's slices would fill a volume of zeros for every window."""
+
+    @staticmethod
+    def forward(ctx, volumes, corners, size, finer):
+        ctx.shape, ctx.places = volumes.shape, _places(len(volumes), corners, size, finer)
+        edge = size << finer
+        shape = (len(corners), volumes.shape[1], edge, edge, edge)
+        out = torch.empty(shape, dtype=volumes.dtype, device=volumes.device, memory_format=_format(volumes))
+        for window, (owner, place) in zip(out, ctx.places):
+            window.copy_(volumes[owner][place])
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.new_zeros(ctx.shape).contiguous(memory_format=_format(gradient))
+        for window, (owner, place) in zip(gradient, ctx.places):
+            total[owner][place].add_(window)
+        return total, None, None, None
+
+
+def _format(volumes: torch.Tensor):
+    last = volumes.is_contiguous(memory_format=torch.channels_last_3d)
+    return torch.channels_last_3d if last else torch.contiguous_format
+
+
+def _places(count: int, corners, size: int, finer: int):
+    """(index of the volume, slices of it) per window; the clicks of a patch follow one another."""
+    clicks = len(corners) // count
+    return [
+        (n // clicks, (slice(None), *(slice(low << finer, (low + size) << finer) for low in corner)))
+        for n, corner in enumerate(corners)
+    ]
+
+
+def repeated(features: list[torch.Tensor], clicks: int, first: int = 0) -> list[torch.Tensor]:
+    """Encoder features of patches as features of their clicks: every patch's `clicks` times.
+
+    Args:
+        first: finest level that is repeated; windows are taken out of the finer ones instead.
+    """
+    if clicks == 1:
+        return features
+    return [*features[:first], *(_RepeatPatches.apply(value, clicks) for value in features[first:])]
+
+
+class _RepeatPatches(torch.autograd.Function):
+    """`repeat_interleave` along the batch that keeps the order of memory."""
+
+    @staticmethod
+    def forward(ctx, volumes, clicks):
+        ctx.clicks = clicks
+        shape = (len(volumes) * clicks, *volumes.shape[1:])
+        out = torch.empty(shape, dtype=volumes.dtype, device=volumes.device, memory_format=_format(volumes))
+        out.unflatten(0, (len(volumes), clicks)).copy_(volumes[:, None])
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.unflatten(0, (-1, ctx.clicks)).sum(1)
+        return total.contiguous(memory_format=_format(gradient)), None
