@@ -233,7 +233,7 @@ def run_rehearse(args) -> int:
     for phase in config["phases"]:
         phase["minutes"] = args.seconds / 60
         for crop in phase["crops"]:
-            crop.update(size=32, batch=2)
+            crop.update(size=32, batch=2, window=min(crop.get("window", 0), 24))
     (args.out / "tiny.yaml").write_text(yaml.safe_dump(config))
     options = ["--pack", pack, "--config", args.out / "tiny.yaml", "--out", carry]
     own_process("prepare", *options, *(["--data", data] if data else []))

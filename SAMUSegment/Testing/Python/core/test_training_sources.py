@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from samu_core.training import pack, regions, samples, stream  # noqa: E402
+from samu_core.training import clicks, pack, regions, samples, stream  # noqa: E402
 from samu_core.training.pack import PackedVolume  # noqa: E402
 from samu_core.training.settings import CropSettings, PhaseSettings  # noqa: E402
 
@@ -85,9 +85,9 @@ def test_kept_voxels_are_voxels_of_the_component(bright_boxes):
 def test_depth_is_the_distance_to_the_nearest_other_voxel():
     ids = np.zeros((30, 30, 30), np.uint16)
     ids[5:20, 5:20, 5:20] = 1
-    assert samples._depth(ids, 1, np.array([5, 12, 12])) == 1
-    assert samples._depth(ids, 1, np.array([8, 12, 12])) == 4
-    assert samples._depth(ids, 1, np.array([12, 12, 12])) == samples.DEPTH_REACH + 1
+    assert clicks._depth(ids, 1, np.array([5, 12, 12])) == 1
+    assert clicks._depth(ids, 1, np.array([8, 12, 12])) == 4
+    assert clicks._depth(ids, 1, np.array([12, 12, 12])) == clicks.DEPTH_REACH + 1
 
 
 def test_shape_maps_go_on_as_their_mirror_image_beyond_their_border():

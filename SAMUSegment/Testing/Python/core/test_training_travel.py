@@ -124,7 +124,7 @@ def test_shards_become_a_checkpoint_that_goes_on(tmp_path, monkeypatch):
 def test_a_stage_of_the_gpu_config_fits_into_a_command():
     settings, _ = read_config(REPOSITORY / "configs" / "gpu.yaml")
     assert [(phase.crops[0].size, phase.crops[0].batch) for phase in settings.phases] == [
-        (64, 64), (96, 24), (128, 16),
+        (64, 48), (96, 16), (128, 8),
     ]  # fmt: skip
     assert all(phase.minutes <= 8.5 for phase in settings.phases)
     assert (
