@@ -164,17 +164,17 @@ class Trainer:
         patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
         target = batch.target.to(self.device, non_blocking=True)
         prompt = PointPrompt(batch.position.to(self.device), batch.span)
-        clicks, coarsest_whole = len(batch.position) // len(patch), network.config.auxiliary_level
-        window = Window.around(prompt, patch.shape[2], batch.window, coarsest_whole) if batch.window else None
+        clicks, level = len(batch.position) // len(patch), network.config.auxiliary_level
+        window = Window.around(prompt, patch.shape[2], batch.window, level) if batch.window else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             if coarse:
-                frozen = network.config.auxiliary_level
-                network.encoder.levels[:frozen].eval()
-                features = repeated(network.encode(patch, frozen), clicks, frozen)
-                return coarse_loss(network.decode_auxiliary(features, prompt), target)
-            features = repeated(network.encode(patch), clicks, window.level if window else 0)
-            logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
-        return samu_loss(logits, auxiliary, target, window)
+                network.encoder.levels[:level].eval()
+                features = repeated(network.encode(patch, level), clicks, level)
+                auxiliary = network.decode_auxiliary(features, prompt)
+            else:
+                features = repeated(network.encode(patch), clicks, level if window else 0)
+                logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
+        return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target, window)
 
     def _average_over_ranks(self) -> None:
         """Gradients, and the statistics of the normalisation, become the mean over the ranks."""
