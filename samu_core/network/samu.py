@@ -168,8 +168,17 @@ class SAMU(nn.Module):
         return self.decode_with_auxiliary(features, prompt)[0]
 
     def decode_with_auxiliary(self, features: list[torch.Tensor], prompt: PointPrompt, window=None):
-        """Mask logits at full resolution, in a `window` alone if there is one, and at the auxiliary level's
-        (32^3 of a 128^3 patch)."""
+        """Mask logits at full resolution and at the auxiliary level's (32^3 of a 128^3 patch), float.
+
+        Args:
+            features: of `encode`. For training, `samu_core.training.windows.repeated` ones: several clicks a
+                patch.
+            window: a `samu_core.training.windows.Window`; then the first of the two are the logits of the
+                windows alone, (B, 1, n, n, n).
+
+        Raises:
+            ValueError: not one prompt for each of the features' patches.
+        """
         self._check(features, prompt)
         return self.decoder(features, prompt, 0, window)
 

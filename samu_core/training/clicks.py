@@ -44,8 +44,8 @@ def further_clicks(
         least: voxels of it in the patch that a component must have.
 
     Returns:
-        `count` of (component id, voxel KJI of the patch); components with many voxels in the patch are
-        likelier (to the power of .25), and of one label there is no more than one before all were clicked.
+        `count` of (component id, voxel KJI of the patch). p ~ (voxels in the patch)^.25 among components not
+        yet clicked; with AGAIN, and when all were clicked, among all of them.
     """
     shown = torch.where(usable, ids, torch.zeros_like(ids))
     counts = torch.bincount(shown.flatten()).numpy().astype(float)

@@ -22,7 +22,7 @@ def remeasure_statistics(network: SAMU, batches: Iterable[Batch]) -> int:
 
     Args:
         network: changed in place, left in eval mode. Networks without BatchNorm are left alone.
-        batches: of the patch size that inference uses, at least one.
+        batches: of the patch size that inference uses, at least one; of a patch's clicks the first counts.
 
     Returns:
         Number of batches used.
@@ -38,8 +38,8 @@ def remeasure_statistics(network: SAMU, batches: Iterable[Batch]) -> int:
     with torch.no_grad():
         for batch in batches:
             patch = batch.patch.to(device, memory_format=torch.channels_last_3d)
-            first = batch.position[:: len(batch.position) // len(patch)]
-            network(patch, PointPrompt(first.to(device), batch.span))
+            first = batch.position[:: batch.clicks].to(device)
+            network(patch, PointPrompt(first, batch.span))
             count += 1
     for layer, momentum in zip(layers, momenta):
         layer.momentum = momentum

@@ -1,4 +1,5 @@
-"""One training sample: a volume, a target in it, a click in the target, and the warped patch around it."""
+"""One training sample: a volume, a target in it, a click in the target, the warped patch around it, and more
+clicks in what else the patch holds."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ class CropSpec:
 def make_sample(
     volume: PackedVolume, spec: CropSpec, rng: np.random.Generator, synthetic: bool
 ) -> Sample | None:
-    """Draw a target, a click and a patch from a volume.
+    """Draw a target, a click and a patch from a volume, and `spec.clicks` - 1 further clicks in the patch.
 
     Args:
         synthetic: paint the labels with synthetic contrast instead of taking the volume's image.

@@ -26,10 +26,11 @@ class CropSettings:
     window: int = 0
 
     def __post_init__(self) -> None:
-        if self.clicks < 1 or self.window % 8 or not 0 <= self.window <= self.size:
+        windows = (0, *range(16, self.size + 1, 8))  # of a smaller one hardly a voxel is judged
+        if self.clicks < 1 or self.window not in windows:
             raise ValueError(
-                f"{self.clicks} clicks, window {self.window}: at least one click, and a multiple of 8 up to "
-                f"the patch's {self.size} voxels"
+                f"{self.clicks} clicks, window {self.window}: at least one click, and no window (0) or a "
+                f"multiple of 8 from 16 up to the patch's {self.size} voxels"
             )
 
 

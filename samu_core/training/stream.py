@@ -34,6 +34,11 @@ class Batch:
     span: float
     window: int = 0
 
+    @property
+    def clicks(self) -> int:
+        """Of each patch."""
+        return len(self.position) // len(self.patch)
+
 
 @dataclass
 class Sources:

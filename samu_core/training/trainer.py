@@ -164,15 +164,15 @@ class Trainer:
         patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
         target = batch.target.to(self.device, non_blocking=True)
         prompt = PointPrompt(batch.position.to(self.device), batch.span)
-        clicks, level = len(batch.position) // len(patch), network.config.auxiliary_level
+        level = network.config.auxiliary_level
         window = Window.around(prompt, patch.shape[2], batch.window, level) if batch.window else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             if coarse:
                 network.encoder.levels[:level].eval()
-                features = repeated(network.encode(patch, level), clicks, level)
+                features = repeated(network.encode(patch, level), batch.clicks, level)
                 auxiliary = network.decode_auxiliary(features, prompt)
             else:
-                features = repeated(network.encode(patch), clicks, level if window else 0)
+                features = repeated(network.encode(patch), batch.clicks, level if window else 0)
                 logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
         return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target, window)
 

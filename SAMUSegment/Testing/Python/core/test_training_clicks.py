@@ -11,25 +11,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from training_ranks import TINY  # noqa: E402
+from training_volumes import packed  # noqa: E402
 
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.geometry import PatchGrid, Volume  # noqa: E402
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
-from samu_core.training import clicks, pack, samples, windows  # noqa: E402
+from samu_core.training import clicks, samples, windows  # noqa: E402
 from samu_core.training.losses import samu_loss  # noqa: E402
-from samu_core.training.pack import PackedVolume  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
 from samu_core.training.stream import BatchStream, load_sources, source_weights  # noqa: E402
 from samu_core.training.trainer import Trainer  # noqa: E402
 from samu_core.training.windows import Window, repeated  # noqa: E402
 
 SMALL = SAMUConfig(channels=(8, 8, 8, 8, 8, 8), embedding=16)
-
-
-def packed(labels: np.ndarray, image=None, source="test") -> PackedVolume:
-    ids, values, counts, boxes = pack.components(labels.astype(np.int32))
-    return PackedVolume("volume", source, "MR", 1.5, ids, image, values, counts, boxes)
 
 
 def blocks() -> np.ndarray:
@@ -237,7 +232,7 @@ def test_statistics_are_measured_on_one_click_a_patch(windowed):
     assert windowed.run() and windowed.step >= 1
 
 
-@pytest.mark.parametrize("wrong", [{"clicks": 0}, {"window": 20}, {"window": 72}])
+@pytest.mark.parametrize("wrong", [{"clicks": 0}, {"window": 8}, {"window": 20}, {"window": 72}])
 def test_settings_say_what_clicks_and_windows_can_be(wrong):
     phase = {**TINY["phases"][0], "crops": [{"size": 64, "spacing": [1.5, 2.0], "batch": 2, **wrong}]}
     with pytest.raises(SamuError, match="multiple of 8"):

@@ -10,14 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
+from training_volumes import packed  # noqa: E402
+
 from samu_core.training import pack, samples, shapes, stream  # noqa: E402
 from samu_core.training.contrast import blur, dilate, synthetic_image  # noqa: E402
 from samu_core.training.pack import PackedVolume  # noqa: E402
-
-
-def packed(labels: np.ndarray, image=None, source="test", name="volume") -> PackedVolume:
-    ids, values, counts, boxes = pack.components(labels.astype(np.int32))
-    return PackedVolume(name, source, "MR", 1.5, ids, image, values, counts, boxes)
 
 
 def two_boxes() -> np.ndarray:

@@ -8,14 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
+from training_volumes import packed  # noqa: E402
+
 from samu_core.training import clicks, pack, regions, samples, stream  # noqa: E402
-from samu_core.training.pack import PackedVolume  # noqa: E402
 from samu_core.training.settings import CropSettings, PhaseSettings  # noqa: E402
-
-
-def packed(labels: np.ndarray, image=None, source="test", name="volume", modality="MR") -> PackedVolume:
-    ids, values, counts, boxes = pack.components(labels.astype(np.int32))
-    return PackedVolume(name, source, modality, 1.5, ids, image, values, counts, boxes)
 
 
 @pytest.fixture
