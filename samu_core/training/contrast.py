@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from samu_core.training.shapes import smooth_noise
+from samu_core.training.structure import draw_structure, extreme
 
 
 def synthetic_image(
@@ -24,20 +25,23 @@ def synthetic_image(
         float32 (n, n, n); HU-like for the CT branch, arbitrary units for the MR branch.
     """
     classes, count = _compact(ids)
-    target, own = targets[0], [int(classes[target][0]) for target in targets]
-    if rng.random() < 0.15:  # one target with two appearances, as a heterogeneous tumour or a kidney
-        half = smooth_noise(ids.shape, int(rng.integers(3, 6)), rng)[0] > rng.uniform(-0.3, 0.6)
-        classes = torch.where(target & half, torch.full_like(classes, count), classes)
-        count += 1
+    own = [int(classes[target][0]) for target in targets]
+    structure = draw_structure(classes, count, targets[0], own[0], rng)
+    classes, count = structure.classes, structure.count
     if rng.random() < 0.5:  # what lies around labelled structures is rarely one tissue
         classes, count = _split_background(classes, count, rng)
     is_ct = rng.random() < 0.45
     means, deviations = (_ct_classes if is_ct else _mr_classes)(count, rng, difficulty)
-    _merge_appearances(means, own, rng)
+    _merge_appearances(means, own if structure.rim is None else [*own, structure.rim], rng)
     least = (60.0 if is_ct else 0.25) * (1.3 - difficulty)
-    around = {value: _neighbours(classes, each) for value, each in zip(own, targets)}
-    for value in reversed(own):  # the first one last: what it gains is not lost again
-        _keep_contrast(means, value, around[value], rng, least)
+    alike = list(structure.alike)
+    means[alike], deviations[alike] = means[own[0]].clone(), deviations[own[0]].clone()
+    outer = [structure.outer(value) for value in own]
+    around = [structure.apart(value, _neighbours(classes, each)) for value, each in zip(outer, targets)]
+    for value, neighbours in reversed(list(zip(outer, around))):  # the first last: what it gains is not lost
+        _keep_contrast(means, value, neighbours, rng, least)
+    if structure.line is not None:
+        means[structure.line] = means[own[0]] + float(rng.choice((-1, 1)) * least * rng.uniform(1.5, 4))
     image = means[classes] + deviations[classes] * _texture(ids.shape, rng)
     image = blur(image, rng.uniform(0.3, 1.1, 3))
     if not is_ct:
@@ -90,18 +94,9 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
 
 def _neighbours(classes: torch.Tensor, target: torch.Tensor) -> list[int]:
     """Classes that touch the target, those with at least 5 % of its rim."""
-    grown = dilate(target.float(), 2) > 0
+    grown = extreme(target.float(), 2) > 0
     counts = torch.bincount(classes[grown & ~target])
     return [int(value) for value in (counts > 0.05 * counts.sum()).nonzero().flatten()] if len(counts) else []
-
-
-def dilate(image: torch.Tensor, reach: int) -> torch.Tensor:
-    """Maximum over a cube of 2 * reach + 1 voxels, (n, n, n) -> the same; axis by axis, for speed."""
-    value = image[None, None]
-    for axis in range(3):
-        kernel = [2 * reach + 1 if axis == place else 1 for place in range(3)]
-        value = functional.max_pool3d(value, kernel, 1, [reach if axis == place else 0 for place in range(3)])
-    return value[0, 0]
 
 
 def _merge_appearances(means: torch.Tensor, own: list[int], rng: np.random.Generator) -> None:

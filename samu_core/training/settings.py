@@ -67,6 +67,7 @@ class TrainingSettings:
     shapes: int = 200
     shape_size: int = 96
     region_volumes: int = 40
+    labelmap_factors: dict[str, float] = field(default_factory=dict)  # source_repo -> times as often
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2

@@ -49,6 +49,7 @@ class Sources:
     labelmaps: list[PackedVolume]
     shapes: list[PackedVolume]
     regions: list[PackedVolume] = field(default_factory=list)
+    labelmap_factors: dict[str, float] = field(default_factory=dict)  # `TrainingSettings.labelmap_factors`
 
 
 def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | None = None) -> Sources:
@@ -69,7 +70,13 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     real = [volume for volume in volumes if volume.image is not None]
     wants_regions = any(phase.regions > 0 for phase in settings.phases)
     regions = region_volumes(real, cache, settings.region_volumes) if wants_regions else []
-    return Sources(real, volumes, shape_bank(settings, cache), regions)
+    unknown = set(settings.labelmap_factors) - {volume.source for volume in volumes}
+    if unknown:
+        raise SamuError(
+            f"labelmap_factors names {', '.join(sorted(unknown))}, which the pack {pack} does not hold; "
+            "names are those of the manifest's column source_repo."
+        )
+    return Sources(real, volumes, shape_bank(settings, cache), regions, settings.labelmap_factors)
 
 
 def _with_float_image(volume: PackedVolume) -> PackedVolume:
@@ -104,12 +111,16 @@ def shape_bank(settings: TrainingSettings, cache: Path | None) -> list[PackedVol
     return bank
 
 
-def source_weights(volumes: list[PackedVolume], with_image: float = 1.0) -> np.ndarray:
+def source_weights(
+    volumes: list[PackedVolume], with_image: float = 1.0, factors: dict[str, float] | None = None
+) -> np.ndarray:
     """Probability of every volume: p ~ n^SOURCE_POWER per data set of n volumes, at most SOURCE_CAP each; a
-    data set of images counts `with_image` times (as a label map it is one of two chances that it has)."""
+    data set of images counts `with_image` times (as a label map it is one of two chances that it has), one
+    in `factors` (by its name in the manifest) that many times."""
     names, counts = np.unique([volume.source for volume in volumes], return_counts=True)
     imaged = {volume.source for volume in volumes if volume.image is not None}
     share = counts**SOURCE_POWER * np.array([with_image if name in imaged else 1.0 for name in names])
+    share = share * np.array([float((factors or {}).get(name, 1.0)) for name in names])
     share = share / share.sum()
     cap = max(SOURCE_CAP, 1 / len(names))
     for _ in range(len(names)):
@@ -145,7 +156,11 @@ class BatchStream(torch.utils.data.IterableDataset):
         self.sources, self.phase, self.difficulty, self.seed = sources, phase, difficulty, seed
         self.rank, self.ranks, self.plain = rank, ranks, plain
         self.real_weights = source_weights(sources.real) if sources.real else None
-        self.labelmap_weights = source_weights(sources.labelmaps, IMAGED_SHARE) if sources.labelmaps else None
+        self.labelmap_weights = (
+            source_weights(sources.labelmaps, IMAGED_SHARE, sources.labelmap_factors)
+            if sources.labelmaps
+            else None
+        )
         self.region_weights = source_weights(sources.regions) if sources.regions else None
 
     def __iter__(self):

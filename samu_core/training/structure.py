@@ -1,0 +1,84 @@
+"""What a painted structure is made of: one tissue, two, a core with a rim, or the same tissue as others nearby.
+
+Label maps give every structure an appearance of its own. Real ones seldom have that: all vertebrae look alike and
+are told apart by what lies between them, and each has a bright cortex around a darker core that belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from samu_core.training.shapes import smooth_noise
+
+HALVES, ALIKE, RIM = 0.15, 0.35, 0.15  # of the samples: two tissues, others alike, a rim; else one tissue
+RIM_OF_ALIKE = 0.4  # of the samples with structures alike have rims, the others lines between what touches
+
+
+@dataclass
+class Structure:
+    """Classes of a patch, int64 (n, n, n), numbered from 0 to count - 1.
+
+    Attributes:
+        alike: classes that look as the first target does, its own included.
+        rim: class of the rims of all that are `alike`, or None.
+        line: class of the lines where two of them touch, or None.
+    """
+
+    classes: torch.Tensor
+    count: int
+    alike: set[int] = field(default_factory=set)
+    rim: int | None = None
+    line: int | None = None
+
+    def outer(self, value: int) -> int:
+        """The class with which a structure of class `value` meets its surroundings."""
+        return self.rim if self.rim is not None and value in self.alike else value
+
+    def apart(self, value: int, neighbours: list[int]) -> list[int]:
+        """Those of the neighbours of class `value` whose means must differ from its own: lines or rims tell it
+        from its like."""
+        same = self.alike | {self.line} if value in self.alike | {self.rim} else set()
+        return [neighbour for neighbour in neighbours if neighbour not in same]
+
+
+def draw_structure(
+    classes: torch.Tensor, count: int, target: torch.Tensor, own: int, rng: np.random.Generator
+) -> Structure:
+    """Decide what the first target (bool (n, n, n), of class `own`) is made of, and what looks like it."""
+    draw = rng.random()
+    if draw < HALVES:  # as a heterogeneous tumour or a kidney
+        half = smooth_noise(classes.shape, int(rng.integers(3, 6)), rng)[0] > rng.uniform(-0.3, 0.6)
+        return Structure(torch.where(target & half, torch.full_like(classes, count), classes), count + 1)
+    if draw >= HALVES + ALIKE + RIM:
+        return Structure(classes, count)
+    alike, rimmed = {own}, True
+    if draw < HALVES + ALIKE:
+        share = rng.uniform(0.2, 0.8)
+        alike |= {value for value in range(1, count) if rng.random() < share}
+        rimmed = rng.random() < RIM_OF_ALIKE
+    among = torch.zeros(count, dtype=torch.bool)
+    among[list(alike)] = True
+    among = among[classes]
+    if rimmed:
+        reach = 1 if rng.random() < 0.6 else 2
+        edge = among & (extreme(classes, reach) != -extreme(-classes, reach))
+        return Structure(torch.where(edge, torch.full_like(classes, count), classes), count + 1, alike, count)
+    instances = torch.where(among, classes, torch.full_like(classes, -1))
+    between = among & (extreme(instances, 1) != classes)
+    classes = torch.where(between, torch.full_like(classes, count), classes)
+    return Structure(classes, count + 1, alike, None, count)
+
+
+def extreme(values: torch.Tensor, reach: int) -> torch.Tensor:
+    """Maximum over a cube of 2 * reach + 1 voxels, (n, n, n) -> the same; axis by axis, for speed."""
+    pooled = values.float()[None, None]
+    for axis in range(3):
+        kernel = [2 * reach + 1 if axis == place else 1 for place in range(3)]
+        pooled = functional.max_pool3d(
+            pooled, kernel, 1, [reach if axis == place else 0 for place in range(3)]
+        )
+    return pooled[0, 0].to(values.dtype)
