@@ -1,7 +1,8 @@
-"""What a painted structure is made of: one tissue, two, a core with a rim, or the same tissue as others nearby.
+"""What a painted structure is made of: one tissue, two, a core with a rim, or the same tissue as others.
 
-Label maps give every structure an appearance of its own. Real ones seldom have that: all vertebrae look alike and
-are told apart by what lies between them, and each has a bright cortex around a darker core that belong together.
+Label maps give every structure an appearance of its own. Real ones seldom have that: all vertebrae look alike
+and are told apart by what lies between them, and each has a bright cortex around a darker core that belong
+together.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Structure:
         return self.rim if self.rim is not None and value in self.alike else value
 
     def apart(self, value: int, neighbours: list[int]) -> list[int]:
-        """Those of the neighbours of class `value` whose means must differ from its own: lines or rims tell it
-        from its like."""
+        """Those of the neighbours of class `value` whose means must differ from its own: lines or rims tell
+        it from its like."""
         same = self.alike | {self.line} if value in self.alike | {self.rim} else set()
         return [neighbour for neighbour in neighbours if neighbour not in same]
 
