@@ -118,7 +118,10 @@ class ClickMaps(nn.Module):
         shape = smoothed.shape[2:]
         maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
         connected = connectedness(halved(smoothed[:, 0].float()), clicked.flatten(), spread.flatten(), prompt)
-        return torch.cat([*maps, doubled(connected).to(difference.dtype)], dim=1)
+        # Stacked without their axis of one channel: with it torch.cat takes the maps for channels-last, and
+        # writes every twelfth number.
+        planes = [each[:, 0] for each in maps] + list(doubled(connected).to(difference.dtype).unbind(1))
+        return torch.stack(planes, dim=1)
 
     def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
         """The maps averaged to the decoder levels' resolutions, finest first."""
@@ -142,4 +145,6 @@ class ClickMaps(nn.Module):
             fine = [window.crop(maps, level) for level, maps in enumerate(levels[: window.level])]
             levels = fine + levels[window.level :]
         layers = list(zip(self.to_level, levels))[finest:]
-        return [None] * finest + [layer(level) for layer, level in layers]
+        # In the order of the features that they are added to.
+        last = torch.channels_last_3d
+        return [None] * finest + [layer(level.contiguous(memory_format=last)) for layer, level in layers]

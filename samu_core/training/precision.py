@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from samu_core.engine import cpu_has_bfloat16
+from samu_core.engine import cpu_gains_from_bfloat16
 
 # oneDNN's bfloat16 weight gradient of a 3x3x3 convolution over 2x2x2 voxels is memory that nobody wrote
 # (torch 2.13 on AVX512-BF16: infinite, NaN or, worse, finite). Clipping then takes every other gradient to
@@ -15,7 +15,7 @@ SMALLEST = 4  # voxels along the shortest axis
 
 def trains_in_bfloat16(device: torch.device) -> bool:
     """Whether convolutions gain from bfloat16 on this device."""
-    return device.type == "cuda" or cpu_has_bfloat16(torch)
+    return device.type == "cuda" or cpu_gains_from_bfloat16(torch)
 
 
 def keep_small_convolutions_exact(network: nn.Module) -> None:

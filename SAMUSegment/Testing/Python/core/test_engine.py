@@ -65,7 +65,11 @@ def test_device_and_precision_choice(monkeypatch):
         engine_module.choose_device("cuda")
     for supported, wanted in ((False, "float32"), (True, "bfloat16")):
         monkeypatch.setattr(engine_module, "cpu_has_bfloat16", lambda torch, s=supported: s)
+        monkeypatch.setattr(engine_module, "_bfloat16_is_faster", lambda: True)
         assert engine_module.choose_precision("auto", "cpu") == wanted
+    monkeypatch.setattr(engine_module, "_bfloat16_is_faster", lambda: False)
+    assert engine_module.choose_precision("auto", "cpu") == "float32", "instructions alone do not help"
+    assert engine_module.choose_precision("bfloat16", "cpu") == "bfloat16", "but one may ask for it"
     with pytest.raises(SamuError, match="float16"):
         engine_module.choose_precision("float16", "cpu")
     monkeypatch.setattr(engine_module, "cpu_has_bfloat16", lambda torch: False)
