@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def cpu_gains_from_bfloat16(torch: Any) -> bool:
     return cpu_has_bfloat16(torch) and _bfloat16_is_faster()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _bfloat16_is_faster() -> bool:
     torch = import_torch()
     with torch.inference_mode():

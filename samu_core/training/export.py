@@ -15,11 +15,10 @@ import torch
 
 from samu_core import weights
 from samu_core.errors import SamuError
-from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM
+from samu_core.geometry import PATCH_SIZE
 from samu_core.network import SAMU
 from samu_core.training.chain import read_config
-from samu_core.training.normalisation import remeasure_statistics
-from samu_core.training.settings import CropSettings
+from samu_core.training.normalisation import TOGETHER, inference_crop, remeasure_statistics
 from samu_core.training.stream import Batch, BatchStream, load_sources
 
 
@@ -100,13 +99,13 @@ def average_networks(parts: list[tuple[Path, float]]) -> SAMU:
     return average
 
 
-def inference_batches(config: Path, pack: Path, count: int) -> Iterator[Batch]:
-    """Patches as inference sees them, 128^3 at 1.5 mm and z-scored, with the mixture of sources of the last
-    phase."""
+def inference_batches(config: Path, pack: Path, count: int, together: int = TOGETHER) -> Iterator[Batch]:
+    """At least `count` patches as inference sees them, 128^3 at 1.5 mm and z-scored, with the mixture of
+    sources of the last phase, `together` of them to a batch."""
     settings, _ = read_config(config)
-    crops = (CropSettings(PATCH_SIZE, (PATCH_SPACING_MM, PATCH_SPACING_MM), 1),)
-    phase = replace(settings.phases[-1], crops=crops)
+    crop = replace(inference_crop(PATCH_SIZE), batch=min(together, count))
+    phase = replace(settings.phases[-1], crops=(crop,))
     difficulty = torch.full((1,), settings.hardest)
     sources = load_sources(pack, settings, cache=pack)
     stream = BatchStream(sources, phase, difficulty, settings.seed + 1, plain=True)
-    return itertools.islice(iter(stream), count)
+    return itertools.islice(iter(stream), -(-count // crop.batch))

@@ -13,8 +13,17 @@ import torch
 from torch import nn
 
 from samu_core.network import SAMU
-from samu_core.prompt import PointPrompt
+from samu_core.prompt import FIELD_OF_VIEW, PointPrompt
+from samu_core.training.settings import CropSettings
 from samu_core.training.stream import Batch
+
+TOGETHER = 4  # patches to a batch: how patches differ from one another belongs to the statistics, too
+
+
+def inference_crop(size: int) -> CropSettings:
+    """Batches of TOGETHER patches of size^3 voxels that are as wide as inference's patch (1.5 mm for 128)."""
+    spacing = FIELD_OF_VIEW / size
+    return CropSettings(size, (spacing, spacing), TOGETHER)
 
 
 def remeasure_statistics(network: SAMU, batches: Iterable[Batch]) -> int:

@@ -47,6 +47,8 @@ class PhaseSettings:
             encoder stay as they are, and the decoder's are left out. Twice as many samples a minute.
         fixed_statistics: measure the normalisation's statistics on a few of the phase's batches first, and
             keep them: for batches of one or two whole patches, whose own would be poor.
+        statistics_size: edge length of the patches that `fixed_statistics` are measured on, with the
+            spacing that makes them as wide as inference's; 0 is the phase's own batches.
     """
 
     minutes: float
@@ -56,6 +58,7 @@ class PhaseSettings:
     regions: float = 0.0
     coarse: bool = False
     fixed_statistics: bool = False
+    statistics_size: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from samu_core.errors import SamuError
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
 from samu_core.training.losses import coarse_loss, samu_loss
-from samu_core.training.normalisation import remeasure_statistics
+from samu_core.training.normalisation import inference_crop, remeasure_statistics
 from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import PhaseSettings, TrainingSettings
@@ -30,6 +31,7 @@ from samu_core.weights import load_network
 LOGGER = logging.getLogger(__name__)
 LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "rate", "samples_per_second")
 STATISTICS_BATCHES = 24  # that a phase with fixed statistics measures them on
+WHOLE_BATCHES = 8  # of them, if they are of `statistics_size`
 
 
 class Trainer:
@@ -107,18 +109,24 @@ class Trainer:
         seed = self.settings.seed + 7919 * (self.step + 1)
         phase, workers = self.settings.phases[index], self.settings.workers
 
-        def batches(plain: bool = False) -> torch.utils.data.DataLoader:
+        def batches(phase: PhaseSettings, plain: bool = False) -> torch.utils.data.DataLoader:
             stream = BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks, plain)
             return torch.utils.data.DataLoader(
                 stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
             )
 
         if phase.fixed_statistics:
-            first = itertools.islice(batches(plain=True), STATISTICS_BATCHES)
+            measured, count = phase, STATISTICS_BATCHES
+            if phase.statistics_size:
+                measured, count = (
+                    replace(phase, crops=(inference_crop(phase.statistics_size),)),
+                    WHOLE_BATCHES,
+                )
+            first = itertools.islice(batches(measured, plain=True), count)
             count = remeasure_statistics(self.network, first)
             LOGGER.info("statistics of the normalisation measured on %d batches", count)
         saved, mark = self.seconds, time.monotonic()
-        for batch in batches():
+        for batch in batches(phase):
             loss, dice = self.train_step(batch, phase)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)

@@ -16,6 +16,7 @@ from samu_core import weights  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
 from samu_core.training import cli, export  # noqa: E402
+from samu_core.training import trainer as trainer_module  # noqa: E402
 from samu_core.training.losses import dice_and_cross_entropy, samu_loss  # noqa: E402
 from samu_core.training.normalisation import remeasure_statistics  # noqa: E402
 from samu_core.training.settings import PhaseSettings, TrainingSettings  # noqa: E402
@@ -120,6 +121,22 @@ def test_a_phase_can_keep_the_statistics_it_began_with(sources, tmp_path):
     assert trainer.run() and trainer.step >= 1
     assert layer.running_mean.abs().max() > 0
     assert int(layer.num_batches_tracked) == STATISTICS_BATCHES  # none of the steps' own
+
+
+def test_a_phase_can_take_its_statistics_from_patches_as_wide_as_inference_has(
+    sources, tmp_path, monkeypatch
+):
+    seen = []
+
+    def remeasure(network, batches):
+        seen.extend((tuple(batch.patch.shape), batch.span) for batch in batches)
+        return len(seen)
+
+    monkeypatch.setattr(trainer_module, "remeasure_statistics", remeasure)
+    phase = {**TINY["phases"][0], "minutes": 0.02, "fixed_statistics": True, "statistics_size": 48}
+    trainer = Trainer(TrainingSettings.from_dict({**TINY, "phases": [phase]}), sources, tmp_path / "run")
+    assert trainer.run()
+    assert seen == [((4, 1, 48, 48, 48), 1.0)] * trainer_module.WHOLE_BATCHES
 
 
 def test_a_stopped_run_goes_on_where_it_was(settings, sources, tmp_path, batch):

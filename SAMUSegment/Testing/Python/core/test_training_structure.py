@@ -1,4 +1,4 @@
-"""What painted structures are made of: rims, lines between like neighbours, and how often a label map is drawn."""
+"""What painted structures are made of: rims, lines between like neighbours; how often a map is drawn."""
 
 from __future__ import annotations
 
