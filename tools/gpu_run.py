@@ -228,7 +228,7 @@ def run_rehearse(args) -> int:
         make_phantoms(data, PhantomSet(2, 1, 1, 5.0))
         pack_data(data, pack)
     config = yaml.safe_load((REPOSITORY / "configs" / "gpu.yaml").read_text())
-    config.update(shapes=2, shape_size=40, region_volumes=1, workers=0, warm_up_steps=2)
+    config.update(shapes=2, shape_size=40, region_volumes=1, workers=0, warm_up_steps=2, labelmap_factors={})
     config["network"] = {"channels": [16] * 6, "embedding": 16}
     for phase in config["phases"]:
         phase["minutes"] = args.seconds / 60
