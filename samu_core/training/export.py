@@ -18,7 +18,7 @@ from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SIZE
 from samu_core.network import SAMU
 from samu_core.training.chain import read_config
-from samu_core.training.normalisation import TOGETHER, inference_crop, remeasure_statistics
+from samu_core.training.normalisation import inference_crop, remeasure_statistics
 from samu_core.training.stream import Batch, BatchStream, load_sources
 
 
@@ -99,9 +99,9 @@ def average_networks(parts: list[tuple[Path, float]]) -> SAMU:
     return average
 
 
-def inference_batches(config: Path, pack: Path, count: int, together: int = TOGETHER) -> Iterator[Batch]:
+def inference_batches(config: Path, pack: Path, count: int, together: int = 1) -> Iterator[Batch]:
     """At least `count` patches as inference sees them, 128^3 at 1.5 mm and z-scored, with the mixture of
-    sources of the last phase, `together` of them to a batch."""
+    sources of the last phase, `together` of them to a batch (more than one did worse: docs/model.md)."""
     settings, _ = read_config(config)
     crop = replace(inference_crop(PATCH_SIZE), batch=min(together, count))
     phase = replace(settings.phases[-1], crops=(crop,))
