@@ -24,7 +24,7 @@ import measuring  # puts the repository on the path
 import numpy as np
 
 from samu_core.commands.common import table
-from samu_core.engine import TorchEngine, choose_precision, fused_engine
+from samu_core.engine import TorchEngine, choose_precision, cpu_has_bfloat16, fused_engine, import_torch
 
 CLICK = np.array([0.5, 0.5, 0.5])
 STEPS = ("encode", "decode", "region")
@@ -52,7 +52,7 @@ def make_engines(args: argparse.Namespace) -> dict[str, object]:
             engines[name] = TorchEngine(network, "cpu", choose_precision("bfloat16", "cpu"))
         else:
             engine = fused_engine(network, "cpu", name, args.size)
-            if engine is None or (name == "bfloat16" and choose_precision("auto", "cpu") != name):
+            if engine is None or (name == "bfloat16" and not cpu_has_bfloat16(import_torch())):
                 print(f"- no fused {name} engine here; eager takes its place")
                 continue
             engines[f"fused {name}"] = engine
