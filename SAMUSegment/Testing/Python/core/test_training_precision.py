@@ -6,14 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from samu_core.training.precision import (  # noqa: E402
-    SMALLEST,
-    keep_small_convolutions_exact,
-    trains_in_bfloat16,
-)
+from samu_core.engine import cpu_has_bfloat16  # noqa: E402
+from samu_core.training.precision import SMALLEST, keep_small_convolutions_exact  # noqa: E402
 
-CPU = torch.device("cpu")
-needs_bfloat16 = pytest.mark.skipif(not trains_in_bfloat16(CPU), reason="this CPU has no bfloat16")
+needs_bfloat16 = pytest.mark.skipif(not cpu_has_bfloat16(torch), reason="this CPU has no bfloat16")
 
 
 def weight_gradient(convolution, features, upstream, half: bool) -> torch.Tensor:
