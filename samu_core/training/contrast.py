@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from samu_core.training.shapes import smooth_noise
-from samu_core.training.structure import draw_structure, extreme
+from samu_core.training.structure import draw_structure, maximum_filter
 
 
 def synthetic_image(
@@ -94,7 +94,7 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
 
 def _neighbours(classes: torch.Tensor, target: torch.Tensor) -> list[int]:
     """Classes that touch the target, those with at least 5 % of its rim."""
-    grown = extreme(target.float(), 2) > 0
+    grown = maximum_filter(target.float(), 2) > 0
     counts = torch.bincount(classes[grown & ~target])
     return [int(value) for value in (counts > 0.05 * counts.sum()).nonzero().flatten()] if len(counts) else []
 

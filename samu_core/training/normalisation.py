@@ -17,7 +17,7 @@ from samu_core.prompt import FIELD_OF_VIEW, PointPrompt
 from samu_core.training.settings import CropSettings
 from samu_core.training.stream import Batch
 
-TOGETHER = 4  # patches to a batch: how patches differ from one another belongs to the statistics, too
+TOGETHER = 4  # patches to a batch in training; weights to ship did better on single ones (docs/model.md)
 
 
 def inference_crop(size: int) -> CropSettings:

@@ -49,7 +49,12 @@ class Structure:
 def draw_structure(
     classes: torch.Tensor, count: int, target: torch.Tensor, own: int, rng: np.random.Generator
 ) -> Structure:
-    """Decide what the first target (bool (n, n, n), of class `own`) is made of, and what looks like it."""
+    """Decide what the first target is made of, and what looks like it.
+
+    Args:
+        classes: int64 (n, n, n) KJI, numbered from 0 (the background, where there is any) to count - 1.
+        target: bool (n, n, n), the first target. own: its class.
+    """
     draw = rng.random()
     if draw < HALVES:  # as a heterogeneous tumour or a kidney
         half = smooth_noise(classes.shape, int(rng.integers(3, 6)), rng)[0] > rng.uniform(-0.3, 0.6)
@@ -66,20 +71,19 @@ def draw_structure(
     among = among[classes]
     if rimmed:
         reach = 1 if rng.random() < 0.6 else 2
-        edge = among & (extreme(classes, reach) != -extreme(-classes, reach))
+        edge = among & (maximum_filter(classes, reach) != -maximum_filter(-classes, reach))
         return Structure(torch.where(edge, torch.full_like(classes, count), classes), count + 1, alike, count)
     instances = torch.where(among, classes, torch.full_like(classes, -1))
-    between = among & (extreme(instances, 1) != classes)
+    between = among & (maximum_filter(instances, 1) != classes)
     classes = torch.where(between, torch.full_like(classes, count), classes)
     return Structure(classes, count + 1, alike, None, count)
 
 
-def extreme(values: torch.Tensor, reach: int) -> torch.Tensor:
+def maximum_filter(values: torch.Tensor, reach: int) -> torch.Tensor:
     """Maximum over a cube of 2 * reach + 1 voxels, (n, n, n) -> the same; axis by axis, for speed."""
     pooled = values.float()[None, None]
     for axis in range(3):
         kernel = [2 * reach + 1 if axis == place else 1 for place in range(3)]
-        pooled = functional.max_pool3d(
-            pooled, kernel, 1, [reach if axis == place else 0 for place in range(3)]
-        )
+        padding = [reach if axis == place else 0 for place in range(3)]
+        pooled = functional.max_pool3d(pooled, kernel, 1, padding)
     return pooled[0, 0].to(values.dtype)

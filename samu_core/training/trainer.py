@@ -118,10 +118,8 @@ class Trainer:
         if phase.fixed_statistics:
             measured, count = phase, STATISTICS_BATCHES
             if phase.statistics_size:
-                measured, count = (
-                    replace(phase, crops=(inference_crop(phase.statistics_size),)),
-                    WHOLE_BATCHES,
-                )
+                whole = inference_crop(phase.statistics_size)
+                measured, count = replace(phase, crops=(whole,)), WHOLE_BATCHES
             first = itertools.islice(batches(measured, plain=True), count)
             count = remeasure_statistics(self.network, first)
             LOGGER.info("statistics of the normalisation measured on %d batches", count)

@@ -15,7 +15,7 @@ from training_volumes import packed  # noqa: E402
 from samu_core.training import pack, samples, shapes, stream  # noqa: E402
 from samu_core.training.contrast import blur, synthetic_image  # noqa: E402
 from samu_core.training.pack import PackedVolume  # noqa: E402
-from samu_core.training.structure import extreme  # noqa: E402
+from samu_core.training.structure import maximum_filter  # noqa: E402
 
 
 def two_boxes() -> np.ndarray:
@@ -107,7 +107,7 @@ def test_rotations_are_rotations():
 def test_maxima_and_blur_against_their_definitions():
     image = torch.zeros(9, 9, 9)
     image[4, 4, 4] = 1
-    assert extreme(image, 2).sum() == 125
+    assert maximum_filter(image, 2).sum() == 125
     smooth = blur(image, (1.0, 1.0, 1.0))
     assert smooth.sum().item() == pytest.approx(1, abs=1e-3)
     assert smooth[4, 4, 4] / smooth[4, 4, 5] == pytest.approx(np.exp(0.5), rel=1e-3)
@@ -117,7 +117,7 @@ def test_synthetic_targets_differ_from_their_surroundings_when_easy():
     labels = torch.from_numpy(shapes.shape_map(40, np.random.default_rng(1)).astype(np.int64))
     ids, counts = labels.unique(return_counts=True)
     target = labels == ids[counts.argsort()[-2]]
-    rim = (extreme(target.float(), 2) > 0) & ~target
+    rim = (maximum_filter(target.float(), 2) > 0) & ~target
     for seed in range(6):
         image = synthetic_image(labels, [target], np.random.default_rng(seed), difficulty=0.1)
         assert image.shape == labels.shape and bool(torch.isfinite(image).all())
@@ -153,10 +153,10 @@ def test_a_real_sample_shows_the_image_where_the_target_is():
         sample = samples.make_sample(volume, samples.CropSpec(32, 1.5), rng, synthetic=False)
         if sample is None or sample.targets[0].sum() < 60:
             continue
-        eroded = extreme((~sample.targets[0]).float(), 1) == 0
+        eroded = maximum_filter((~sample.targets[0]).float(), 1) == 0
         if eroded.sum() < 10:
             continue
-        outside = extreme(sample.targets[0].float(), 2) == 0
+        outside = maximum_filter(sample.targets[0].float(), 2) == 0
         assert abs(sample.patch[eroded].mean() - sample.patch[outside].mean()) > 0.5
 
 

@@ -74,8 +74,8 @@ def test_like_structures_have_one_intensity_in_the_image():
 def test_maximum_is_that_of_a_cube():
     values = torch.zeros(7, 7, 7, dtype=torch.int64)
     values[3, 3, 3] = 5
-    assert int((structure.extreme(values, 2) == 5).sum()) == 125
-    assert structure.extreme(values, 1).dtype == torch.int64
+    assert int((structure.maximum_filter(values, 2) == 5).sum()) == 125
+    assert structure.maximum_filter(values, 1).dtype == torch.int64
 
 
 def test_label_maps_are_drawn_as_often_as_the_settings_say(tmp_path):
