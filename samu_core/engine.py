@@ -6,10 +6,12 @@ TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do w
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ def import_torch() -> Any:
     # README.md). oneDNN reads this when it computes first.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "96")
     try:
-        import torch
+        with _without_collection():
+            import torch
     except OSError as error:  # on Windows, a library of torch's own that cannot be loaded
         raise SamuError(f"PyTorch is there but cannot be loaded ({error}); reinstall it.") from error
     except ImportError as error:
@@ -37,6 +40,19 @@ def import_torch() -> Any:
             "PyTorch is missing; install it (in Slicer: the PyTorch extension; elsewhere: pip install torch)."
         ) from error
     return torch
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection: what importing torch makes stays, and looking through it again and again takes
+    6 % of the import (2.89 s, 2.71 without; medians of three on an Intel Xeon)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def choose_device(wanted: str) -> str:

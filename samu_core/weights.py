@@ -28,6 +28,7 @@ BUNDLED_SHA256 = "c4c9f116091ac6bcde9e51b89822ff1ffad3b730fccbe58910837cbe8b8d1f
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 BEFORE = {"limits": False}  # settings of networks whose files do not name them
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
+LARGE = 100_000  # elements; the few tensors of the coarse levels that make up 95 % of the file
 
 _GET_ANOTHER = "Reinstall SAMUSegment, or name a weights file."
 
@@ -109,11 +110,14 @@ def read_info(path: str | os.PathLike | None = None) -> dict[str, Any]:
     return {**info, "path": str(path), "sha256": sha256(path), "parameters": parameters, "config": config}
 
 
-def save_weights(path: str | os.PathLike, network: SAMU, info: dict[str, Any]) -> str:
+def save_weights(path: str | os.PathLike, network: SAMU, info: dict[str, Any], step: float = 0.0) -> str:
     """Write a network as an int8 archive, whole or not at all.
 
     Args:
         info: what to keep with it, JSON-able: name, training hours, measured Dice...
+        step: least step of the large tensors (LARGE elements), in root mean squares of an output channel's
+            weights; 0 has the finest steps that int8 allows. Coarser ones take fewer different values, which
+            compress better (docs/model.md has sizes and Dice).
 
     Returns:
         the file's SHA-256, to be kept as `BUNDLED_SHA256` when it is the one to ship.
@@ -124,7 +128,9 @@ def save_weights(path: str | os.PathLike, network: SAMU, info: dict[str, Any]) -
     for name, tensor in network.state_dict().items():
         values = tensor.detach().cpu().float().numpy()
         if values.ndim >= 2 and values.size >= LEAST_QUANTISED:
-            arrays[f"int8:{name}"], arrays[f"scale:{name}"] = _quantise(values, _output_axis(name, values))
+            least = step if values.size >= LARGE else 0.0
+            steps, scale = _quantise(values, _output_axis(name, values), least)
+            arrays[f"int8:{name}"], arrays[f"scale:{name}"] = steps, scale
         else:
             arrays[f"float32:{name}"] = values
     temporary = path.with_name(path.name + ".tmp")
@@ -154,12 +160,16 @@ def _output_axis(name: str, values: np.ndarray) -> int:
     return 1 if values.ndim == 5 and ".up." in name else 0
 
 
-def _quantise(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with one float16 scale along `axis`, the scale rounded before the values are."""
+def _quantise(values: np.ndarray, axis: int, step: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8 with one float16 scale along `axis`, the scale rounded before the values are; at least
+    `step` root mean squares of the values there."""
     others = tuple(place for place in range(values.ndim) if place != axis)
-    scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, 1e-7).astype(np.float16)
-    scale = np.where(scale.astype(np.float32) * 127.5 < np.abs(values).max(axis=others, keepdims=True),
-                     np.nextafter(scale, np.float16(np.inf)), scale)  # fmt: skip
+    largest = np.abs(values).max(axis=others, keepdims=True)
+    coarse = step * np.sqrt(np.square(values).mean(axis=others, keepdims=True))
+    scale = np.maximum(np.maximum(largest / 127, coarse), 1e-7).astype(np.float16)
+    scale = np.where(
+        scale.astype(np.float32) * 127.5 < largest, np.nextafter(scale, np.float16(np.inf)), scale
+    )
     steps = np.clip(np.rint(values / scale.astype(np.float32)), -127, 127)
     return steps.astype(np.int8), scale
 

@@ -41,12 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="with --remeasure: the run's settings")
     parser.add_argument("--pack", type=Path, help="with --remeasure: folder of the packed data")
     parser.add_argument(
+        "--step",
+        type=float,
+        default=0.0,
+        metavar="RMS",
+        help="round large tensors to steps of so many root mean squares of a channel's weights, for a "
+        "smaller file (default: as fine as int8 allows)",
+    )
+    parser.add_argument(
         "--bundle", action="store_true", help="write the checksum into samu_core/weights.py: the file to ship"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export. Returns the exit code."""
+    if not 0 <= args.step <= 1:
+        raise SamuError(
+            "--step is a share of the weights' root mean square, from 0 to 1; .3 is already coarse."
+        )
     try:
         info = json.loads(args.info.read_text()) if args.info else {}
     except (OSError, ValueError) as error:
@@ -57,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             raise SamuError("--remeasure needs --config and --pack, to draw patches as the run did.")
         remeasure_statistics(network, inference_batches(args.config, args.pack, args.remeasure))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    checksum = weights.save_weights(args.out, network, info)
+    checksum = weights.save_weights(args.out, network, info, args.step)
     if args.bundle:
         source = Path(weights.__file__)
         line = re.compile(r'^BUNDLED_SHA256 = ".*"$', re.MULTILINE)
@@ -99,13 +111,12 @@ def average_networks(parts: list[tuple[Path, float]]) -> SAMU:
     return average
 
 
-def inference_batches(config: Path, pack: Path, count: int, together: int = 1) -> Iterator[Batch]:
-    """At least `count` patches as inference sees them, 128^3 at 1.5 mm and z-scored, with the mixture of
-    sources of the last phase, `together` of them to a batch (more than one did worse: docs/model.md)."""
+def inference_batches(config: Path, pack: Path, count: int) -> Iterator[Batch]:
+    """`count` patches as inference sees them, 128^3 at 1.5 mm and z-scored, one to a batch, with the mixture
+    of sources of the last phase."""
     settings, _ = read_config(config)
-    crop = replace(inference_crop(PATCH_SIZE), batch=min(together, count))
-    phase = replace(settings.phases[-1], crops=(crop,))
+    phase = replace(settings.phases[-1], crops=(inference_crop(PATCH_SIZE),))
     difficulty = torch.full((1,), settings.hardest)
     sources = load_sources(pack, settings, cache=pack)
     stream = BatchStream(sources, phase, difficulty, settings.seed + 1, plain=True)
-    return itertools.islice(iter(stream), -(-count // crop.batch))
+    return itertools.islice(iter(stream), count)

@@ -20,6 +20,7 @@ CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at infer
 # that are wrong about it.
 ORIENTED_SHARE = 0.85
 PATCH_AXES = np.array([1.0, -1.0, -1.0])  # KJI
+LIMITED_SHARE = 0.35  # of the patches reach beyond their volume, besides where it happens to end
 SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
@@ -202,17 +203,20 @@ def _augment(image: torch.Tensor, rng: np.random.Generator, is_ct: bool) -> torc
 
 
 def _limited_field_of_view(size: int, click, rng: np.random.Generator) -> torch.Tensor:
-    """True where the volume reaches: in a quarter of the samples one or two faces come closer."""
+    """True where the volume reaches: in LIMITED_SHARE of the samples some of its faces come close to the
+    click, one of an axis or both, as near the end of a volume and in a slab of a few slices."""
     inside = torch.ones((size,) * 3, dtype=torch.bool)
-    if rng.random() < 0.25:
+    if rng.random() < LIMITED_SHARE:
         for axis in rng.choice(3, int(rng.integers(1, 3)), replace=False):
-            room = click[axis] if rng.random() < 0.5 else click[axis] - size + 1
-            cut = int(round(room * rng.uniform(0.3, 1.0)))
-            index: list[slice] = [slice(None)] * 3
-            index[axis] = (
-                slice(0, max(click[axis] - abs(cut), 0)) if cut > 0 else slice(click[axis] - cut + 1, None)
-            )
-            inside[tuple(index)] = False
+            low, high = 0, size
+            face = rng.choice(("low", "high", "both"))
+            if face != "high":
+                low = click[axis] - int(click[axis] * rng.uniform(0.02, 1.0))
+            if face != "low":
+                high = click[axis] + 1 + int((size - 1 - click[axis]) * rng.uniform(0.02, 1.0))
+            outside = torch.ones(size, dtype=torch.bool)
+            outside[low:high] = False
+            inside.movedim(int(axis), 0)[outside] = False
     return inside
 
 

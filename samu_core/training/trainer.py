@@ -31,7 +31,7 @@ from samu_core.weights import load_network
 LOGGER = logging.getLogger(__name__)
 LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "rate", "samples_per_second")
 STATISTICS_BATCHES = 24  # that a phase with fixed statistics measures them on
-WHOLE_BATCHES = 8  # of them, if they are of `statistics_size`
+WHOLE_PATCHES = 32  # of them, if they are of `statistics_size`
 
 
 class Trainer:
@@ -119,7 +119,7 @@ class Trainer:
             measured, count = phase, STATISTICS_BATCHES
             if phase.statistics_size:
                 whole = inference_crop(phase.statistics_size)
-                measured, count = replace(phase, crops=(whole,)), WHOLE_BATCHES
+                measured, count = replace(phase, crops=(whole,)), WHOLE_PATCHES
             first = itertools.islice(batches(measured, plain=True), count)
             count = remeasure_statistics(self.network, first)
             LOGGER.info("statistics of the normalisation measured on %d batches", count)

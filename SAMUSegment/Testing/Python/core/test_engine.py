@@ -1,5 +1,6 @@
 """Choice of device and precision, and the network run on arrays."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -136,6 +137,22 @@ def test_a_torch_that_cannot_be_loaded_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", broken)
     with pytest.raises(SamuError, match="cannot be loaded.*c10.dll.*reinstall"):
         engine_module.import_torch()
+
+
+def test_garbage_is_collected_again_once_torch_is_there(monkeypatch):
+    code = (
+        "import gc, sys, samu_core.engine as engine; states = []\n"
+        "class Seen:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': states.append(gc.isenabled())\n"
+        "sys.meta_path.insert(0, Seen()); engine.import_torch()\n"
+        "sys.exit(states != [False] or not gc.isenabled())"
+    )
+    assert run(code) == 0
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SamuError):
+        engine_module.import_torch()
+    assert gc.isenabled()
 
 
 def test_importing_the_predictor_does_not_import_torch():

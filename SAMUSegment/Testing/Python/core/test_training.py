@@ -136,7 +136,7 @@ def test_a_phase_can_take_its_statistics_from_patches_as_wide_as_inference_has(
     phase = {**TINY["phases"][0], "minutes": 0.02, "fixed_statistics": True, "statistics_size": 48}
     trainer = Trainer(TrainingSettings.from_dict({**TINY, "phases": [phase]}), sources, tmp_path / "run")
     assert trainer.run()
-    assert seen == [((4, 1, 48, 48, 48), 1.0)] * trainer_module.WHOLE_BATCHES
+    assert seen == [((1, 1, 48, 48, 48), 1.0)] * trainer_module.WHOLE_PATCHES
 
 
 def test_a_stopped_run_goes_on_where_it_was(settings, sources, tmp_path, batch):

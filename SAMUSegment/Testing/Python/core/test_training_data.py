@@ -183,6 +183,19 @@ def test_no_patch_is_stretched_far_beyond_a_z_score(draw):
         torch.testing.assert_close(patch, (image - image.mean()) / image.std())
 
 
+def test_some_volumes_end_close_to_the_click_on_one_side_or_both():
+    size, click = 32, (16, 16, 16)
+    slabs = reaching = 0
+    for seed in range(300):
+        inside = samples._limited_field_of_view(size, click, np.random.default_rng(seed))
+        assert bool(inside[click])
+        spans = [torch.nonzero(inside.any(tuple({0, 1, 2} - {axis}))).flatten() for axis in range(3)]
+        assert int(inside.sum()) == np.prod([len(span) for span in spans]), "no box"
+        reaching += not bool(inside.all())
+        slabs += any(len(span) < 10 and span[0] > 0 and span[-1] < size - 1 for span in spans)
+    assert 0.25 < reaching / 300 < 0.45 and slabs > 3
+
+
 def test_a_single_dark_voxel_does_not_colour_all_that_is_outside():
     # A third of a patch was at -42 once, and made the statistics of a batch its own.
     image = torch.randn(24, 24, 24, generator=torch.Generator().manual_seed(0))

@@ -46,6 +46,25 @@ def test_every_tensor_is_within_half_a_step_of_what_was_saved(saved, network):
         assert (loaded[name].float() - tensor.float()).abs().max().item() <= 0.55 * step + 1e-6, name
 
 
+def test_coarser_steps_of_large_tensors_make_a_smaller_file(saved, network, monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "LARGE", 5000)
+    coarse = tmp_path / "coarse.npz"
+    weights.save_weights(coarse, network, {}, step=0.3)
+    assert coarse.stat().st_size < 0.85 * saved[0].stat().st_size
+    fine, loaded = (weights.load_network(path).state_dict() for path in (saved[0], coarse))
+    touched = 0
+    for name, tensor in network.state_dict().items():
+        if tensor.dim() >= 2 and tensor.numel() >= 5000:
+            axis = 1 if tensor.dim() == 5 and ".up." in name else 0
+            others = [place for place in range(tensor.dim()) if place != axis]
+            step = 0.3 * tensor.square().mean(others, keepdim=True).sqrt()
+            assert ((loaded[name] - tensor).abs() <= 0.51 * step + 1e-6).all(), name
+            touched += not torch.equal(loaded[name], fine[name])
+        else:
+            assert torch.equal(loaded[name], fine[name]), name
+    assert touched
+
+
 def test_info_tells_checksum_parameters_and_what_was_noted(saved, network):
     path, checksum = saved
     info = weights.read_info(path)
