@@ -201,7 +201,7 @@ def test_the_command_trains_and_says_when_it_has_to_go_on(tmp_path):
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 
-def test_exported_weights_are_the_average_that_was_asked_for(trainer, batch, tmp_path):
+def test_exported_weights_are_the_average_that_was_asked_for(trainer, batch, tmp_path, monkeypatch):
     trainer.folder.mkdir()
     paths = []
     for name in ("a.pt", "b.pt"):
@@ -220,6 +220,12 @@ def test_exported_weights_are_the_average_that_was_asked_for(trainer, batch, tmp
     assert weights.read_info(out)["name"] == "average"
     with pytest.raises(SamuError, match="--config"):
         export.run(parser.parse_args([*arguments, "--remeasure", "2"]))
+    monkeypatch.setattr(weights, "LARGE", 1024)
+    fine = out.stat().st_size
+    assert export.run(parser.parse_args([*arguments, "--step", "0.4"])) == 0
+    assert out.stat().st_size < 0.9 * fine
+    with pytest.raises(SamuError, match="from 0 to 1"):
+        export.run(parser.parse_args([*arguments, "--step", "2"]))
 
 
 def test_remeasured_statistics_are_those_of_the_batches(trainer, batch):
