@@ -6,7 +6,7 @@ Trains configs/ablation.yaml with one thing changed, on one thread, and evaluate
 dev split, visible boundaries, in 32^3 patches of 4 mm, where it trained. So small a budget tells what helps a
 network to begin, not what it ends with. Writes one line per run to OUT/ablations.csv at once, skips those
 already there, and prints the table of docs/model.md. Two processes with other variants and the same OUT may
-run side by side.
+run side by side, where there are 20 GB of memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from samu_core.evaluation.protocol import evaluate_network
 from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT
 from samu_core.training.cli import keep_freed_memory
 from samu_core.training.settings import TrainingSettings
-from samu_core.training.stream import load_sources
+from samu_core.training.stream import Sources, load_sources
 from samu_core.training.trainer import Trainer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ablation.yaml"
@@ -60,11 +60,9 @@ def settings_of(variant: str, minutes: float, seed: int) -> TrainingSettings:
     return replace(settings, phases=phases, seed=settings.seed + seed, **changes)
 
 
-def run(variant: str, seed: int, args: argparse.Namespace) -> dict:
+def run(variant: str, seed: int, sources: Sources, args: argparse.Namespace) -> dict:
     """Train and evaluate one variant."""
     settings = settings_of(variant, args.minutes, seed)
-    # The same shapes for every seed: drawing them takes longer than some runs.
-    sources = load_sources(args.pack, replace(settings, seed=3), cache=args.pack)
     trainer = Trainer(settings, sources, args.out / f"{variant.replace(' ', '-')}-{seed}")
     trainer.run()
     found = evaluate_network(trainer.ema, args.data, clicks=CLICKS, size=SIZE, spacing=SPACING)
@@ -129,11 +127,13 @@ def main() -> None:
     torch.set_flush_denormal(True)
     path = args.out / "ablations.csv"
     args.out.mkdir(parents=True, exist_ok=True)
+    # The same volumes and shapes for all: loading and drawing them takes as long as a run.
+    sources = load_sources(args.pack, TrainingSettings.read(CONFIG), cache=args.pack)
     for seed in range(args.seeds):
         for name in names:
             if any(row["variant"] == name and row["seed"] == str(seed) for row in done(path)):
                 continue
-            row = run(name, seed, args)
+            row = run(name, seed, sources, args)
             append(path, row)
             print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     print(table(done(path)))

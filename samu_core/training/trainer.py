@@ -115,7 +115,7 @@ class Trainer:
                 stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
             )
 
-        if phase.fixed_statistics:
+        if phase.fixed_statistics and not phase.kept_statistics:
             measured, count = phase, STATISTICS_BATCHES
             if phase.statistics_size:
                 whole = inference_crop(phase.statistics_size)
@@ -143,7 +143,7 @@ class Trainer:
         self.difficulty[0] = min(difficulty, settings.hardest)
         self.optimizer.set_rate(self.learning_rate())
         self.network.train()
-        fixed = phase is not None and phase.fixed_statistics
+        fixed = phase is not None and (phase.fixed_statistics or phase.kept_statistics)
         if fixed or self.share > 1 - settings.freeze_norm_share:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm3d):

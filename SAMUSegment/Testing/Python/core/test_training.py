@@ -123,6 +123,16 @@ def test_a_phase_can_keep_the_statistics_it_began_with(sources, tmp_path):
     assert int(layer.num_batches_tracked) == STATISTICS_BATCHES  # none of the steps' own
 
 
+def test_a_phase_can_keep_the_statistics_of_what_it_begins_with(sources, tmp_path):
+    phase = {**TINY["phases"][0], "minutes": 0.02, "kept_statistics": True}
+    trainer = Trainer(TrainingSettings.from_dict({**TINY, "phases": [phase]}), sources, tmp_path / "run")
+    layer = trainer.network.encoder.levels[1][0][1]
+    weight = trainer.network.encoder.levels[1][0][0].weight.clone()
+    assert trainer.run() and trainer.step >= 1
+    assert not layer.running_mean.any() and int(layer.num_batches_tracked) == 0
+    assert not torch.equal(trainer.network.encoder.levels[1][0][0].weight, weight)
+
+
 def test_a_phase_can_take_its_statistics_from_patches_as_wide_as_inference_has(
     sources, tmp_path, monkeypatch
 ):
