@@ -127,7 +127,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     path = args.out / "ablations.csv"
     args.out.mkdir(parents=True, exist_ok=True)
-    # The same volumes and shapes for all: loading and drawing them takes as long as a run.
+    # The same volumes and shapes for all runs, whatever their seeds.
     sources = load_sources(args.pack, TrainingSettings.read(CONFIG), cache=args.pack)
     for seed in range(args.seeds):
         for name in names:

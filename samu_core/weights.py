@@ -28,7 +28,7 @@ BUNDLED_SHA256 = "c4c9f116091ac6bcde9e51b89822ff1ffad3b730fccbe58910837cbe8b8d1f
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 BEFORE = {"limits": False}  # settings of networks whose files do not name them
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
-LARGE = 100_000  # elements; the few tensors of the coarse levels that make up 95 % of the file
+LARGE = 100_000  # elements; 13 tensors of the coarse levels, which make up 87 % of the bundled file
 
 _GET_ANOTHER = "Reinstall SAMUSegment, or name a weights file."
 

@@ -20,7 +20,7 @@ CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at infer
 # that are wrong about it.
 ORIENTED_SHARE = 0.85
 PATCH_AXES = np.array([1.0, -1.0, -1.0])  # KJI
-LIMITED_SHARE = 0.35  # of the patches reach beyond their volume, besides where it happens to end
+LIMITED_SHARE = 0.35  # of the volumes are cut within the patch, besides where they happen to end
 SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
@@ -203,8 +203,9 @@ def _augment(image: torch.Tensor, rng: np.random.Generator, is_ct: bool) -> torc
 
 
 def _limited_field_of_view(size: int, click, rng: np.random.Generator) -> torch.Tensor:
-    """True where the volume reaches: in LIMITED_SHARE of the samples some of its faces come close to the
-    click, one of an axis or both, as near the end of a volume and in a slab of a few slices."""
+    """True where the volume reaches, bool (n, n, n) KJI with n = `size`: in LIMITED_SHARE of the samples one
+    face or both of one or two axes come closer to the `click` (KJI voxel of the patch, always inside), as at
+    the end of a volume and in a slab of a few slices."""
     inside = torch.ones((size,) * 3, dtype=torch.bool)
     if rng.random() < LIMITED_SHARE:
         for axis in rng.choice(3, int(rng.integers(1, 3)), replace=False):

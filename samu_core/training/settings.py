@@ -47,7 +47,7 @@ class PhaseSettings:
             encoder stay as they are, and the decoder's are left out. Twice as many samples a minute.
         fixed_statistics: measure the normalisation's statistics on a few of the phase's batches first, and
             keep them: for batches of one or two whole patches, whose own would be poor.
-        kept_statistics: keep those that the phase begins with, and do not measure them.
+        kept_statistics: keep those that the phase begins with unmeasured, whatever `fixed_statistics` says.
         statistics_size: edge length of the patches that `fixed_statistics` are measured on, with the
             spacing that makes them as wide as inference's; 0 is the phase's own batches.
     """
