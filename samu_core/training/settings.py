@@ -73,6 +73,7 @@ class TrainingSettings:
     shape_size: int = 96
     region_volumes: int = 40
     labelmap_factors: dict[str, float] = field(default_factory=dict)  # source_repo -> times as often
+    real_factors: dict[str, float] = field(default_factory=dict)  # likewise, among the real images
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2

@@ -49,7 +49,8 @@ class Sources:
     labelmaps: list[PackedVolume]
     shapes: list[PackedVolume]
     regions: list[PackedVolume] = field(default_factory=list)
-    labelmap_factors: dict[str, float] = field(default_factory=dict)  # `TrainingSettings.labelmap_factors`
+    labelmap_factors: dict[str, float] = field(default_factory=dict)  # of `TrainingSettings`, as the next
+    real_factors: dict[str, float] = field(default_factory=dict)
 
 
 def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | None = None) -> Sources:
@@ -70,13 +71,20 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     real = [volume for volume in volumes if volume.image is not None]
     wants_regions = any(phase.regions > 0 for phase in settings.phases)
     regions = region_volumes(real, cache, settings.region_volumes) if wants_regions else []
-    unknown = set(settings.labelmap_factors) - {volume.source for volume in volumes}
+    _check_names("labelmap_factors", settings.labelmap_factors, volumes)
+    _check_names("real_factors", settings.real_factors, real)
+    bank = shape_bank(settings, cache)
+    return Sources(real, volumes, bank, regions, settings.labelmap_factors, settings.real_factors)
+
+
+def _check_names(setting: str, factors: dict[str, float], volumes: list[PackedVolume]) -> None:
+    unknown = set(factors) - {volume.source for volume in volumes}
     if unknown:
+        kind = " with an image" if setting == "real_factors" else ""
         raise SamuError(
-            f"labelmap_factors names {', '.join(sorted(unknown))}, which the pack {pack} does not hold; "
+            f"{setting} names {', '.join(sorted(unknown))}, of which the pack holds no volume{kind}; "
             "names are those of the manifest's column source_repo."
         )
-    return Sources(real, volumes, shape_bank(settings, cache), regions, settings.labelmap_factors)
 
 
 def _with_float_image(volume: PackedVolume) -> PackedVolume:
@@ -155,7 +163,9 @@ class BatchStream(torch.utils.data.IterableDataset):
     ) -> None:
         self.sources, self.phase, self.difficulty, self.seed = sources, phase, difficulty, seed
         self.rank, self.ranks, self.plain = rank, ranks, plain
-        self.real_weights = source_weights(sources.real) if sources.real else None
+        self.real_weights = (
+            source_weights(sources.real, factors=sources.real_factors) if sources.real else None
+        )
         self.labelmap_weights = (
             source_weights(sources.labelmaps, IMAGED_SHARE, sources.labelmap_factors)
             if sources.labelmaps

@@ -95,7 +95,20 @@ def test_label_maps_are_drawn_as_often_as_the_settings_say(tmp_path):
         "phases": [{"minutes": 1, "crops": [{"size": 32, "spacing": [2.0, 3.0], "batch": 2}]}],
         "shapes": 1,
         "shape_size": 32,
-        "labelmap_factors": {"nobody/nothing": 2.0},
     }
-    with pytest.raises(SamuError, match="nobody/nothing"):
-        stream.load_sources(tmp_path, TrainingSettings.from_dict(values))
+    for setting in ("labelmap_factors", "real_factors"):
+        settings = TrainingSettings.from_dict({**values, setting: {"nobody/nothing": 2.0}})
+        with pytest.raises(SamuError, match=f"{setting} names nobody/nothing"):
+            stream.load_sources(tmp_path, settings)
+
+
+def test_real_images_are_drawn_as_often_as_their_factor_says():
+    boxes = np.zeros((20, 20, 20), int)
+    boxes[4:12, 4:12, 4:12] = 1
+    volumes = [packed(boxes, source=f"s{n}") for n in range(10)]
+    phase = TrainingSettings.from_dict(
+        {"phases": [{"minutes": 1, "crops": [{"size": 32, "spacing": [2.0, 3.0], "batch": 2}]}]}
+    ).phases[0]
+    sources = stream.Sources(volumes, [], [], real_factors={"s3": 0.25})
+    chances = stream.BatchStream(sources, phase, torch.ones(1), seed=0).real_weights
+    assert chances[3] == pytest.approx(0.25 * chances[0]) and chances.sum() == pytest.approx(1)
