@@ -23,10 +23,13 @@ class PointPrompt:
             that covers the whole field of view, as in inference, has span 1; a training crop of half the
             edge length at the same voxel spacing has span 0.5, which keeps the encoding of a millimetre the
             same.
+        views: so many of the samples, one after the other, show the same click in different parts of its
+            patch, the first of them the part that holds it (`samu_core.training.windows`).
     """
 
     position: torch.Tensor
     span: float = 1.0
+    views: int = 1
 
     def __post_init__(self) -> None:
         if self.position.ndim != 2 or self.position.shape[1] != 3:
@@ -45,7 +48,7 @@ class PointPrompt:
 
     def to(self, device) -> PointPrompt:
         """The same prompt on another torch device."""
-        return PointPrompt(self.position.to(device), self.span)
+        return PointPrompt(self.position.to(device), self.span, self.views)
 
     @property
     def position_in_field_of_view(self) -> torch.Tensor:

@@ -96,7 +96,8 @@ class PromptAttention(nn.Module):
         """The level's two prompt tokens p_n, (B, 2, C), float32."""
         tokens = self.to_level(encoded).transpose(1, 2)
         if self.content is not None:
-            seen = self.content(sample_at(features, prompt.position).float())
+            clicked = sample_at(features[:: prompt.views], prompt.position[:: prompt.views])
+            seen = self.content(clicked.float()).repeat_interleave(prompt.views, 0)
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + self.mix(tokens)
 

@@ -105,6 +105,7 @@ class Decoder(nn.Module):
             if window is not None and level < self.auxiliary_level:
                 if level == self.auxiliary_level - 1:
                     current, prompt = window.crop(current, level + 1), window.prompt
+                    encoded = None if encoded is None else encoded.repeat_interleave(prompt.views, 0)
                 skip = window.crop(skip, level)
             skip = _attend(self.skip_attention, level, skip, encoded, prompt)
             current = self.levels[level](current, skip, maps[level])
@@ -174,7 +175,7 @@ class SAMU(nn.Module):
             features: of `encode`. For training, `samu_core.training.windows.repeated` ones: several clicks a
                 patch.
             window: a `samu_core.training.windows.Window`; then the first of the two are the logits of the
-                windows alone, (B, 1, n, n, n).
+                windows alone, (B * views, 1, n, n, n).
 
         Raises:
             ValueError: not one prompt for each of the features' patches.

@@ -8,18 +8,20 @@ import torch
 from samu_core.training.pack import PackedVolume
 
 DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
+POWERS = (0.1, 0.6)  # of its volume, with which a component is drawn: most are small, but all must be seen
 AGAIN = 0.25  # of the further clicks may fall into what has been clicked, so that its masks learn to agree
 
 
 def draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
-    """Index of a component, p ~ volume^.25; in label maps what fills a good part of the map (a tissue with
-    holes, rather than an object) is rare."""
+    """Index of a component, p ~ volume^power with a power drawn from POWERS; in label maps what fills a good
+    part of the map (a tissue with holes, rather than an object) is rare."""
+    power = rng.uniform(*POWERS)
     if volume.image is None:
-        weights = volume.counts.astype(float) ** 0.25
+        weights = volume.counts.astype(float) ** power
         weights[_tissues(volume)] *= 0.1
         return int(rng.choice(len(weights), p=weights / weights.sum()))
     labels, place = np.unique(volume.labels, return_inverse=True)
-    sizes = np.bincount(place, volume.counts) ** 0.25
+    sizes = np.bincount(place, volume.counts) ** power
     label = rng.choice(labels, p=sizes / sizes.sum())
     candidates = np.flatnonzero(volume.labels == label)
     weights = volume.counts[candidates].astype(float) ** 0.7
@@ -44,13 +46,13 @@ def further_clicks(
         least: voxels of it in the patch that a component must have.
 
     Returns:
-        `count` of (component id, voxel KJI of the patch). p ~ (voxels in the patch)^.25 among components not
-        yet clicked; with AGAIN, and when all were clicked, among all of them.
+        `count` of (component id, voxel KJI of the patch). p ~ (voxels in the patch)^power (`draw_component`)
+        among components not yet clicked; with AGAIN, and when all were clicked, among all of them.
     """
     shown = torch.where(usable, ids, torch.zeros_like(ids))
     counts = torch.bincount(shown.flatten()).numpy().astype(float)
     counts[0] = 0
-    weights = np.where(counts >= least, counts, 0.0) ** 0.25
+    weights = np.where(counts >= least, counts, 0.0) ** rng.uniform(*POWERS)
     if volume.image is None:
         tissues = _tissues(volume) + 1
         weights[tissues[tissues < len(weights)]] *= 0.1

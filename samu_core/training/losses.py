@@ -12,7 +12,7 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> tuple[
     """Loss and the hard Dice of a batch.
 
     Args:
-        logits, target: (B, 1, D, H, W); target in 0...1.
+        logits, target: (B, views, D, H, W), usually one view; target in 0...1.
 
     Returns:
         scalar loss, float32: mean over samples of 1 - soft Dice, plus BCE; and Dice per sample, detached
@@ -44,12 +44,16 @@ def samu_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The head's loss plus half of the auxiliary head's against the average-pooled target; Dice per sample.
 
-    With a `window` the head is judged in it alone, and the auxiliary head, which answers for the rest of the
-    patch, counts in full.
+    With a `window` the head's `logits` (B * views, 1, n, n, n) are judged in it alone, and the auxiliary
+    head, which answers for the rest of the patch, counts in full.
     """
     if window is None:
         loss, dice = dice_and_cross_entropy(logits, target)
     else:
-        loss, dice = dice_and_cross_entropy(window.inner(logits), window.inner(window.crop(target, 0)))
+        shown = (window.inner(logits), window.inner(window.crop(target, 0)))
+        # All that is seen of a click is one sample: a window without the target has no Dice of its own.
+        loss, dice = dice_and_cross_entropy(
+            *(view.unflatten(0, (len(target), -1))[:, :, 0] for view in shown)
+        )
     coarse, _ = coarse_loss(auxiliary, target)
     return loss + (0.5 if window is None else 1.0) * coarse, dice

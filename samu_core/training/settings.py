@@ -15,7 +15,8 @@ class CropSettings:
     `share`.
 
     clicks: per patch; the encoder works once for all of them. window: edge length, in voxels, of the cube
-    around a click that the finest decoder levels are trained on (windows.py); 0 is the whole patch.
+    around a click that the finest decoder levels are trained on (windows.py); 0 is the whole patch. far: a
+    second such cube for every click, somewhere else in the patch.
     """
 
     size: int
@@ -24,6 +25,7 @@ class CropSettings:
     share: float = 1.0
     clicks: int = 1
     window: int = 0
+    far: bool = False
 
     def __post_init__(self) -> None:
         windows = (0, *range(16, self.size + 1, 8))  # of a smaller one hardly a voxel is judged

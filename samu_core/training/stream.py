@@ -25,14 +25,15 @@ FULL_VOLUME = 500_000  # voxels; smaller crops leave most of a patch empty and a
 @dataclass
 class Batch:
     """patch (B, 1, n, n, n) float32; target (B * clicks, 1, n, n, n) float32 and position (B * clicks, 3),
-    KJI fractions, the clicks of a patch one after the other; span of the patches; window of
-    `CropSettings`."""
+    KJI fractions, the clicks of a patch one after the other; span of the patches; window and far
+    of `CropSettings`."""
 
     patch: torch.Tensor
     target: torch.Tensor
     position: torch.Tensor
     span: float
     window: int = 0
+    far: bool = False
 
     @property
     def clicks(self) -> int:
@@ -198,6 +199,7 @@ class BatchStream(torch.utils.data.IterableDataset):
             torch.cat([sample.positions for sample in samples]),
             samples[0].span,
             crop.window,
+            crop.far,
         )
 
     def _sample(self, spec: CropSpec, rng: np.random.Generator) -> Sample | None:

@@ -171,7 +171,10 @@ class Trainer:
         target = batch.target.to(self.device, non_blocking=True)
         prompt = PointPrompt(batch.position.to(self.device), batch.span)
         level = network.config.auxiliary_level
-        window = Window.around(prompt, patch.shape[2], batch.window, level) if batch.window else None
+        window = None
+        if batch.window:
+            far = target if batch.far else None
+            window = Window.around(prompt, patch.shape[2], batch.window, level, far)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             if coarse:
                 network.encoder.levels[:level].eval()

@@ -1,7 +1,8 @@
 """The part of a patch that the finest decoder levels are trained on.
 
 They take more than a third of a step, and most of what they see is far from any border. Of each click's
-patch they get a cube that holds the click somewhere; the auxiliary head still answers for the whole patch.
+patch they get a cube that holds the click somewhere, and a second one elsewhere if that is wanted: what is
+far from the click should not go unjudged. The auxiliary head still answers for the whole patch.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from samu_core.prompt import PointPrompt
 RIM = 1  # voxels of the auxiliary level between a click and the window's faces, where the patch has them
 SEEN_FROM = 4  # voxels from a window's faces on; nearer ones feel the end of the convolutions
 CENTRED = 0.5  # of the windows lie around the click; the others anywhere that holds it
+IN_TARGET = 0.6  # of the second windows lie around a voxel of the target; the others anywhere
 
 
 @dataclass(frozen=True)
 class Window:
-    """A cube of every click's patch.
+    """A cube, or two, of every click's patch.
 
     Attributes:
-        corners: (clicks, 3) KJI index of the cubes' first voxels, at the resolution of `level`.
+        corners: (clicks * views, 3) KJI index of the cubes' first voxels, at the resolution of `level`.
         size: edge length of the cubes there.
         level: the finest decoder level that still sees whole patches (the auxiliary head's).
-        prompt: the clicks as fractions of their cubes.
+        prompt: the clicks as fractions of their cubes, outside 0...1 in the second ones.
     """
 
     corners: list[list[int]]
@@ -34,12 +36,21 @@ class Window:
     prompt: PointPrompt
 
     @classmethod
-    def around(cls, prompt: PointPrompt, patch_size: int, size: int, level: int) -> Window:
+    def around(
+        cls,
+        prompt: PointPrompt,
+        patch_size: int,
+        size: int,
+        level: int,
+        target: torch.Tensor | None = None,
+    ) -> Window:
         """Windows drawn by torch's generator.
 
         Args:
             prompt: clicks in patches of patch_size^3 voxels. size: edge length of the windows in such voxels,
                 a multiple of 2^level.
+            target: (clicks, 1, D, H, W), above 0 in the targets: every click gets a second window, around a
+                voxel of its target or anywhere.
         """
         count, edge = patch_size >> level, size >> level
         voxel = (prompt.position.cpu().float() * count).long().clamp(0, count - 1)
@@ -48,8 +59,13 @@ class Window:
         anywhere = lowest + (torch.rand(voxel.shape) * (highest - lowest + 1)).long()
         centred = (voxel - edge // 2).clamp(0, count - edge)
         corners = torch.where(torch.rand(len(voxel), 1) < CENTRED, centred, anywhere)
-        inner = (prompt.position - corners.to(prompt.position) / count) * (count / edge)
-        return cls(corners.tolist(), edge, level, PointPrompt(inner, prompt.span * edge / count))
+        views, position = 1, prompt.position
+        if target is not None:
+            elsewhere = (_elsewhere(target, level) - edge // 2).clamp(0, count - edge)
+            views, position = 2, position.repeat_interleave(2, 0)
+            corners = torch.stack([corners, elsewhere], 1).flatten(0, 1)
+        inner = (position - corners.to(position) / count) * (count / edge)
+        return cls(corners.tolist(), edge, level, PointPrompt(inner, prompt.span * edge / count, views))
 
     @staticmethod
     def inner(volumes: torch.Tensor) -> torch.Tensor:
@@ -80,6 +96,18 @@ class _Crop(torch.autograd.Function):
         for window, (owner, place) in zip(gradient, ctx.places):
             total[owner][place].add_(window)
         return total, None, None, None
+
+
+def _elsewhere(target: torch.Tensor, level: int) -> torch.Tensor:
+    """A voxel (clicks, 3), KJI at the resolution of `level`, of each target (clicks, 1, D, H, W), or of its
+    patch."""
+    coarse = target[(slice(None), 0, *[slice(None, None, 1 << level)] * 3)].cpu() > 0
+    voxels = (torch.rand(len(coarse), 3) * torch.tensor(coarse.shape[1:])).long()
+    for voxel, wanted in zip(voxels, coarse):
+        if torch.rand(()) < IN_TARGET and bool(wanted.any()):
+            found = wanted.nonzero()
+            voxel.copy_(found[int(torch.randint(len(found), ()))])
+    return voxels
 
 
 def _format(volumes: torch.Tensor):

@@ -90,6 +90,7 @@ def test_most_patches_lie_as_at_inference(monkeypatch):
     grow to S and fall to A; left and right are drawn."""
     axes = np.meshgrid(*[np.arange(64.0)] * 3, indexing="ij")
     monkeypatch.setattr(samples, "_augment", lambda image, *_: image)
+    monkeypatch.setattr(samples, "LIMITED_SHARE", 0.0)  # what is cut off would be a slope of its own
     labels = np.zeros((64, 64, 64), int)
     labels[20:44, 20:44, 20:44] = 1
     grows = []
@@ -157,6 +158,37 @@ def test_a_window_shows_what_the_whole_patch_would(network):
     assert part.shape == (6, 1, 40, 40, 40)
     torch.testing.assert_close(window.inner(part), window.inner(window.crop(whole, 0)))
     assert not torch.allclose(part, window.crop(whole, 0)), "what `inner` takes off differs"
+
+
+def test_second_windows_show_what_the_whole_patch_would(network):
+    patch, prompt = torch.randn(2, 1, 64, 64, 64), PointPrompt(0.1 + 0.3 * torch.rand(6, 3), 0.5)
+    target = torch.zeros(6, 1, 64, 64, 64)
+    target[..., 50:60, 50:60, 50:60] = 1
+    window = Window.around(prompt, 64, 32, 2, target)
+    assert len(window.corners) == 12 and window.prompt.views == 2
+    far = torch.tensor(window.corners[1::2])
+    assert (far == 8).all(1).any(), "none lies around the target"
+    assert (window.prompt.position[::2] <= 1).all() and (window.prompt.position[1::2] < 0).any()
+    with torch.no_grad():
+        features = network.encode(patch)
+        whole, _ = network.decode_with_auxiliary(repeated(features, 3), prompt)
+        part, _ = network.decode_with_auxiliary(repeated(features, 3, 2), prompt, window)
+    assert part.shape == (12, 1, 32, 32, 32)
+    torch.testing.assert_close(window.inner(part), window.inner(window.crop(whole, 0)))
+
+
+def test_both_windows_of_a_click_are_one_sample():
+    target = torch.zeros(2, 1, 64, 64, 64)
+    target[:, :, 20:28, 20:28, 20:28] = 1
+    prompt = PointPrompt(torch.full((4, 3), 24 / 64), 0.5, 2)
+    window = Window([[2, 2, 2], [8, 8, 8]] * 2, 8, 2, prompt)
+    right = window.crop(target, 0) * 40 - 20
+    auxiliary = torch.nn.functional.avg_pool3d(target, 4) * 40 - 20
+    loss, dice = samu_loss(right, auxiliary, target, window)
+    assert dice.tolist() == [1.0, 1.0], "a window without the target counts as a miss"
+    right[1] = 20.0
+    loss_of_false, dice = samu_loss(right, auxiliary, target, window)
+    assert dice[0] < 0.1 and dice[1] == 1.0 and loss_of_false > loss + 0.4
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
