@@ -117,6 +117,23 @@ class Prediction:
             mask = _component_at(mask, extent, geometry, self.point_ras)
         return _cropped(mask, extent)
 
+    def clicked_voxels(self, reach: int, threshold: float = 0.5) -> int | None:
+        """Voxels of the patch in the clicked structure, 0 when there is none; None when it goes on further
+        than `reach` voxels from the click along an axis."""
+        click = np.floor(self.grid.point_to_kji(self.point_ras) + 0.5).astype(int)
+        low = np.clip(click - reach, 0, self.grid.size - 1)
+        high = np.clip(click + reach, 0, self.grid.size - 1)
+        crop = tuple(slice(a, b + 1) for a, b in zip(low, high))
+        above = (self.logits[crop] >= _logit(threshold)).view(np.uint8)
+        extent = tuple(int(value) for axis in (2, 1, 0) for value in (low[axis], high[axis]))
+        found = _component_at(above, extent, self.grid.geometry, self.point_ras)
+        for axis, (first, last) in enumerate(zip(low, high)):
+            if first > 0 and np.take(found, 0, axis).any():
+                return None
+            if last < self.grid.size - 1 and np.take(found, -1, axis).any():
+                return None
+        return int(np.count_nonzero(found))
+
     def touches_border(self, threshold: float = 0.5) -> bool:
         """True when the clicked structure reaches the patch's outermost voxels: it may be cut off.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from samu_core.calls import Call, Counter, Encoded
+from samu_core.closer import look_closer
 from samu_core.engine import (
     TorchEngine,
     choose_device,
@@ -44,6 +45,7 @@ class Predictor:
             instead of one of its own. 0: every click has its own patch.
         region: leave the finest levels out where the coarse ones find nothing (probability under .02, the
             least threshold of the GUI); the logits there are -20. For the CPU; False decodes everywhere.
+        closer: look again, in a patch of finer voxels, at what is small (`samu_core.closer`).
         fused: on a CPU, run the network in fused operations if they can be had here.
         on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
 
@@ -61,6 +63,7 @@ class Predictor:
         patch_size: int = PATCH_SIZE,
         reuse_radius_mm: float = 0.0,
         region: bool = True,
+        closer: bool = True,
         fused: bool = True,
         on_notice: Callable[[str], None] | None = None,
     ):
@@ -70,7 +73,7 @@ class Predictor:
         self._network = network
         self._patch_size = patch_size
         self._reuse_radius_mm = reuse_radius_mm
-        self._fused, self._region = fused, region
+        self._fused, self._region, self._closer = fused, region, closer
         self._on_notice = on_notice
         self._lock = threading.Lock()
         self._waiting = Counter()
@@ -108,7 +111,8 @@ class Predictor:
         cancelled: Callable[[], bool] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Prediction:
-        """The logits of the structure at a point.
+        """The logits of the structure at a point. What is small is looked at twice, and the result is on the
+        second, finer patch (`samu_core.closer`).
 
         Args:
             volume: CT or MR.
@@ -116,7 +120,7 @@ class Predictor:
             spacing: voxel size of the patch in mm, or "native"; the field of view grows with it.
             cancelled: asked between stages; True raises Cancelled.
             progress: called with the name of each stage as it begins: "sample", "normalize", "load",
-                "encode", "decode". Stages whose result is at hand are left out.
+                "encode", "decode". Stages whose result is at hand are left out; a closer look repeats them.
 
         Raises:
             PointOutsideVolumeError, VolumeError: there is nothing to segment at the point.
@@ -127,19 +131,26 @@ class Predictor:
         call = Call(cancelled, progress)
         with self._click_turn():
             call.check()
-            encoded = self._patch(volume, point, spacing, call)
-            logits = self._logits(encoded, point, call)
-            device, precision = self._chosen
-            return Prediction(
-                logits=logits,
-                grid=encoded.grid,
-                point_ras=point,
-                seconds=call.seconds,
-                device=device,
-                precision=precision,
-                inside=encoded.inside,
-                notice=call.notice,
-            )
+            first = self._look(volume, point, spacing, call)
+            if not self._closer:
+                return first
+            return look_closer(volume, first, lambda finer: self._look(volume, point, finer, call))
+
+    def _look(self, volume: Volume, point: np.ndarray, spacing: float | str, call: Call) -> Prediction:
+        """The prediction in one patch."""
+        encoded = self._patch(volume, point, spacing, call)
+        logits = self._logits(encoded, point, call)
+        device, precision = self._chosen
+        return Prediction(
+            logits=logits,
+            grid=encoded.grid,
+            point_ras=point,
+            seconds=call.seconds,
+            device=device,
+            precision=precision,
+            inside=encoded.inside,
+            notice=call.notice,
+        )
 
     def prefetch(
         self,

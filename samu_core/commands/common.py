@@ -82,13 +82,24 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="default: the fastest that is exact"
     )
+    group.add_argument(
+        "--one-look",
+        action="store_true",
+        help="do not look again, in finer voxels, at what is small (faster for small structures)",
+    )
 
 
 def make_predictor(args: argparse.Namespace) -> Predictor:
     """The predictor that the options ask for. Sub-commands call it through this module."""
     from samu_core.predictor import Predictor
 
-    return Predictor(weights=args.model, device=args.device, precision=args.precision, on_notice=warn)
+    return Predictor(
+        weights=args.model,
+        device=args.device,
+        precision=args.precision,
+        closer=not args.one_look,
+        on_notice=warn,
+    )
 
 
 def report(message: str) -> None:

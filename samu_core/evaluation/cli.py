@@ -52,6 +52,9 @@ def add_arguments(parser):
         "--native", action="store_true", help="also Dice on the volume's own grid, whole volume (slower)"
     )
     parser.add_argument("--nsd", action="store_true", help="also normalised surface Dice at 2 mm (slower)")
+    parser.add_argument(
+        "--one-look", action="store_true", help="no second, closer look of the network at small structures"
+    )
     parser.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes, one volume each (default: 1)"
@@ -79,7 +82,7 @@ def run(args):
         nsd=args.nsd,
         limit=args.limit,
     )
-    methods = Methods(args.model, args.baselines, args.device)
+    methods = Methods(args.model, args.baselines, args.device, not args.one_look)
     # Now, not afterwards: a run that goes on may have replaced its checkpoint by then.
     checksum = methods.weights_sha256() if args.out else None
     results = by_method(_evaluate(args, methods, options))
@@ -104,6 +107,7 @@ class Methods:
     model: str
     baselines: bool
     device: str
+    closer: bool = True
 
     @property
     def has_model(self):
@@ -132,7 +136,7 @@ class Methods:
             from samu_core.weights import load_network
 
             network = load_network(self.path, map_location=self.device)
-            methods["model"] = NetworkMethod(network, self.device)
+            methods["model"] = NetworkMethod(network, self.device, self.closer)
         return {**methods, **(tuned_methods() if self.baselines else {})}
 
 

@@ -1,10 +1,11 @@
 """The one-click protocol: every structure of a labelled volume, clicked, answered by a method, and measured.
 
 Each method sees what a user's click gives: the 128^3 patch at 1.5 mm centred on the click, and where the
-click is in it. Nothing about the structure, and never a crop centred on the ground truth. The target is the
-connected part of the label that holds the click, as far as it lies in the patch (patch Dice, the paper's
-measure); dice_label takes all voxels of the label in the patch instead (the paper's "whole 3D target", which
-differs where one label names several objects); dice_native the whole part on the volume's own grid.
+click is in it; the network may look at the volume again in a finer patch, as the Predictor does. Nothing
+about the structure, and never a crop centred on the ground truth. The target is the connected part of the
+label that holds the click, as far as it lies in the patch (patch Dice, the paper's measure); dice_label takes
+all voxels of the label in the patch instead (the paper's "whole 3D target", which differs where one label
+names several objects); dice_native the whole part on the volume's own grid.
 
 A method is a callable: method(ClickPatch) -> bool mask of the patch (KJI). If it has a prediction(ClickPatch)
 method, as the network has, that Prediction is what goes to the native grid.
@@ -21,6 +22,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from samu_core.closer import look_closer
 from samu_core.engine import TorchEngine, fused_engine
 from samu_core.errors import SamuError
 from samu_core.evaluation import cases as protocol_cases
@@ -62,7 +64,8 @@ class ClickPatch:
     """What a method sees of one click.
 
     raw: float32 KJI patch in the image's own intensities, NaN outside the volume. click_kji: continuous patch
-    index. cache: for a method's intermediate results, shared by the methods that get this patch.
+    index. volume: the image, for methods that look at it again in a finer patch. cache: for a method's
+    intermediate results, shared by the methods that get this patch.
     """
 
     raw: np.ndarray
@@ -70,6 +73,7 @@ class ClickPatch:
     grid: PatchGrid
     point_ras: np.ndarray
     modality: str | None = None
+    volume: Volume | None = None
     cache: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -104,14 +108,15 @@ Progress = Callable[[protocol_cases.Case, int, int], None]
 
 
 class NetworkMethod:
-    """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does.
+    """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does, with its
+    closer look at small structures unless `closer` is False.
 
     It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine,
     and decodes the whole patch.
     """
 
-    def __init__(self, network: Any, device: str = "cpu"):
-        self.network, self.device = network, device
+    def __init__(self, network: Any, device: str = "cpu", closer: bool = True):
+        self.network, self.device, self.closer = network, device, closer
         self._engines: dict[int, Any] = {}
 
     def logits(self, patch: ClickPatch) -> np.ndarray:
@@ -133,8 +138,18 @@ class NetworkMethod:
         """The Prediction a user would get, kept with the patch."""
         key = ("prediction", id(self))
         if key not in patch.cache:
-            patch.cache[key] = Prediction(self.logits(patch), patch.grid, patch.point_ras)
+            first = Prediction(self.logits(patch), patch.grid, patch.point_ras, inside=patch.inside)
+            if self.closer and patch.volume is not None:
+                first = look_closer(patch.volume, first, lambda spacing: self.look_again(patch, spacing))
+            patch.cache[key] = first
         return patch.cache[key]
+
+    def look_again(self, patch: ClickPatch, spacing: float) -> Prediction:
+        """The same click in a patch of another spacing."""
+        grid = PatchGrid.for_click(patch.volume, patch.point_ras, spacing, patch.grid.size)
+        raw = grid.sample(patch.volume)
+        again = ClickPatch(raw, grid.point_to_kji(patch.point_ras), grid, patch.point_ras, patch.modality)
+        return Prediction(self.logits(again), grid, patch.point_ras, inside=again.inside)
 
 
 def native_dice(method: Method, patch: ClickPatch, mask: np.ndarray, target: Target) -> float:
@@ -288,7 +303,7 @@ def one_click(
     patch_spacing = options.spacing * protocol_cases.working_spacing(image.geometry.spacing) / 1.5
     point = image.geometry.ijk_to_point(click.position_kji[::-1])
     grid = PatchGrid.for_click(image, point, patch_spacing, options.size)
-    patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality)
+    patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality, image)
     around = grid.sample(_label_crop(structure, click.part, image.geometry), "nearest")
     return patch, Target(structure, click, around == 2, around >= 1, image.geometry)
 

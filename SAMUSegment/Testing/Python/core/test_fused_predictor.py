@@ -22,6 +22,7 @@ def volume():
 
 def make(network, **options):
     options.setdefault("region", False)
+    options.setdefault("closer", False)
     predictor = Predictor(network=network, device="cpu", precision="float32", patch_size=SIZE, **options)
     predictor.warm_up()
     if options.get("fused", True) and not isinstance(predictor._engine, FusedEngine):
@@ -60,7 +61,9 @@ def test_results_are_not_overwritten_by_later_clicks(volume):
 def test_weights_from_a_file_are_held_once_and_read_again_where_needed(volume, tmp_path):
     path = tmp_path / "weights.npz"
     save_weights(path, make_network(), {})
-    predictor = Predictor(path, device="cpu", precision="float32", patch_size=SIZE, region=False)
+    predictor = Predictor(
+        path, device="cpu", precision="float32", patch_size=SIZE, region=False, closer=False
+    )
     expected = predictor.predict(volume, POINT).logits
     if not isinstance(predictor._engine, FusedEngine):
         pytest.skip("this machine or torch has no fused operations")

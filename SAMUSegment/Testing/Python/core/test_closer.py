@@ -1,0 +1,90 @@
+"""The closer look at small structures: when it is taken, and when its result counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from samu_core.closer import FINER, LARGEST_VOXELS, finer_spacing, look_closer  # noqa: E402
+from samu_core.geometry import PatchGrid, Volume  # noqa: E402
+from samu_core.prediction import Prediction  # noqa: E402
+from samu_core.predictor import Predictor  # noqa: E402
+
+SIZE = 64
+
+
+def volume_of(spacing: float, radius: float = 8.0) -> Volume:
+    """A bright ball of `radius` mm around the origin, in 96 mm of darkness."""
+    count = round(96 / spacing)
+    matrix = np.diag([spacing] * 3 + [1.0])
+    matrix[:3, 3] = -spacing * (count - 1) / 2
+    axis = (np.arange(count) - (count - 1) / 2) * spacing
+    k, j, i = np.meshgrid(axis, axis, axis, indexing="ij")
+    return Volume((k**2 + j**2 + i**2 <= radius**2).astype(np.float32), matrix)
+
+
+def ball(radius: float, spacing: float = 1.5, point=(0.0, 0.0, 0.0), extra=None) -> Prediction:
+    """Logits of a ball of `radius` mm around the origin, clicked at `point`."""
+    grid = PatchGrid((0.0, 0.0, 0.0), SIZE, spacing)
+    axis = (np.arange(SIZE) - (SIZE - 1) / 2) * spacing
+    k, j, i = np.meshgrid(axis, axis, axis, indexing="ij")
+    logits = np.where(k**2 + j**2 + i**2 <= radius**2, 5.0, -5.0).astype(np.float32)
+    if extra is not None:
+        logits[extra] = 5.0
+    return Prediction(logits, grid, point)
+
+
+class Bright(torch.nn.Module):
+    """A network that takes what is brighter than the patch's middle range."""
+
+    def encode(self, patch):
+        return patch
+
+    def decode(self, features, prompt):
+        return (features - 0.5 * (features.max() + features.min())) * 10
+
+
+def test_small_masks_of_fine_images_are_looked_at_again():
+    fine, coarse = volume_of(1.0), volume_of(1.5)
+    assert finer_spacing(fine, ball(8)) == pytest.approx(1.5 * FINER)
+    assert finer_spacing(coarse, ball(8)) is None, "the image has no finer voxels"
+    assert finer_spacing(fine, ball(20)) is None, "large"
+    assert finer_spacing(fine, ball(8, point=(40.0, 0.0, 0.0))) is None, "nothing was found"
+
+
+def test_what_lies_apart_or_goes_on_does_not_make_a_structure_small_or_large():
+    fine = volume_of(1.0)
+    apart = (slice(0, 20),) * 3
+    assert finer_spacing(fine, ball(8, extra=apart)) is not None, "another structure far away"
+    rod = (slice(32, 33), slice(32, 33), slice(0, SIZE))
+    assert ball(3, extra=rod).clicked_voxels(SIZE) < LARGEST_VOXELS
+    assert finer_spacing(fine, ball(3, extra=rod)) is None, "thin, but long"
+
+
+def test_clicked_voxels_at_the_border_of_the_patch():
+    prediction = ball(8)
+    whole = int((prediction.logits > 0).sum())
+    assert prediction.clicked_voxels(24) == whole == prediction.clicked_voxels(10 * SIZE)
+    assert prediction.clicked_voxels(3) is None
+
+
+def test_a_closer_look_counts_when_it_finds_a_whole_structure():
+    fine, first = volume_of(1.0), ball(8)
+    second = ball(7, spacing=1.0)
+    assert look_closer(fine, first, lambda spacing: second) is second
+    assert look_closer(fine, first, lambda spacing: ball(0, spacing=1.0)) is first, "nothing found"
+    assert look_closer(fine, first, lambda spacing: ball(200, spacing=1.0)) is first, "cut off"
+
+
+@pytest.mark.parametrize("closer", [True, False])
+def test_the_predictor_returns_the_finer_patch(closer):
+    volume, stages = volume_of(1.0), []
+    predictor = Predictor(network=Bright(), device="cpu", patch_size=SIZE, fused=False, closer=closer)
+    prediction = predictor.predict(volume, (0.0, 0.0, 0.0), progress=stages.append)
+    assert prediction.grid.spacing == pytest.approx(1.0 if closer else 1.5)
+    assert stages.count("encode") == (2 if closer else 1)
+    mask = prediction.mask(volume.geometry).full(volume.geometry).astype(bool)
+    assert 2 * (mask & (volume.array > 0)).sum() / (mask.sum() + (volume.array > 0).sum()) > 0.95
+    assert predictor.predict(volume_of(1.0, 30), (0.0, 0.0, 0.0)).grid.spacing == 1.5

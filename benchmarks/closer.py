@@ -1,0 +1,86 @@
+"""What the second, closer look at small structures gives, and which are small enough for it.
+
+    python benchmarks/closer.py --data DIR [--split dev] [--clicks 2] [--limit N] [--model FILE]
+
+Clicks as `samu evaluate` draws them. Every first mask that stays within the reach of a closer look is looked
+at again, whatever its size and however fine the image: Dice of the first and of the second mask in the first
+patch, by size of the first mask and by the image's finest voxels, and by data set where the closer look is
+taken. What decides the limits in `samu_core/closer.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import measuring  # puts the repository on the path
+import numpy as np
+
+from samu_core import closer
+from samu_core.commands.common import table
+from samu_core.evaluation import cases, protocol
+from samu_core.evaluation.metrics import dice
+from samu_core.weights import load_network
+
+SIZES = (0, 300, 1000, closer.LARGEST_VOXELS, 5000)
+
+
+def looks_at(method, patch, target) -> dict | None:
+    """Both looks at one click; None when the first finds nothing, or what goes on beyond the reach."""
+    first = method.prediction(patch)
+    voxels = first.clicked_voxels(closer.REACH_VOXELS)
+    if not voxels:
+        return None
+    geometry = patch.grid.geometry
+    second = method.look_again(patch, patch.grid.spacing * closer.FINER)
+    result = closer.look_closer(patch.volume, first, lambda _spacing: second)
+    dices = [dice(each.mask(geometry).full(geometry) > 0, target.part) for each in (first, second)]
+    fine = float(patch.volume.geometry.spacing.min()) <= closer.FINE_ENOUGH * patch.grid.spacing
+    return {"voxels": voxels, "fine": fine, "taken": result is second, "dices": dices}
+
+
+def measure(method, args) -> dict[str, list[dict]]:
+    """Rows of `looks_at` by data set."""
+    options = protocol.Options(clicks=args.clicks, deepest=False, limit=args.limit)
+    found: dict[str, list[dict]] = {}
+    for case, only in protocol.select(cases.read_cases(args.data, args.split, "visible"), options):
+        for patch, target in protocol.click_patches(case, options, only):
+            row = looks_at(method, patch, target)
+            if row is not None:
+                found.setdefault(case.source, []).append(row)
+    return found
+
+
+def row_of(name: str, rows: list[dict]) -> list[str]:
+    """Cells: name, clicks, mean Dice of the first and of the second look."""
+    first, second = np.mean([row["dices"] for row in rows], axis=0)
+    return [name, str(len(rows)), f"{first:.3f}", f"{second:.3f}"]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--clicks", type=int, default=2, help="of each structure")
+    parser.add_argument("--limit", type=int, help="structures of each data set")
+    parser.add_argument("--model", type=Path)
+    args = parser.parse_args()
+    method = protocol.NetworkMethod(load_network(args.model), closer=False)
+    found = measure(method, args)
+    everything = [row for rows in found.values() for row in rows]
+    print(f"- {measuring.machine()}, float32; {len(everything)} clicks\n")
+    cells = []
+    for fine, title in ((True, "finer than 1.2 mm"), (False, "coarser")):
+        for low, high in zip(SIZES, (*SIZES[1:], 10**9)):
+            rows = [row for row in everything if row["fine"] is fine and low < row["voxels"] <= high]
+            if rows:
+                cells.append(row_of(f"{title}, more than {low} voxels", rows))
+    print(table(cells, ["image and first mask", "clicks", "first look", "second look"]), "\n")
+    taken = {name: [row for row in rows if row["taken"]] for name, rows in sorted(found.items())}
+    cells = [row_of(name, rows) for name, rows in taken.items() if rows]
+    print(table(cells, ["data set, closer look taken", "clicks", "first look", "second look"]))
+
+
+if __name__ == "__main__":
+    main()
