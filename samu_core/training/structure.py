@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from samu_core.training.shapes import smooth_noise
 
-# Few have two tissues or a rim: with 15 % each, masks of a tumour began to take in what lies around it, border
-# or not (docs/model.md).
+# Few have two tissues or a rim: runs with 15 % of each gave masks that take in what lies around a tumour
+# (docs/model.md).
 HALVES, ALIKE, RIM = 0.05, 0.3, 0.03  # of the samples: two tissues, others alike, a rim; else one tissue
 RIM_OF_ALIKE = 0.2  # of the samples with structures alike have rims, the others lines between what touches
 
