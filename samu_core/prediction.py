@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from samu_core.errors import SamuError
 from samu_core.geometry import EMPTY_EXTENT, Extent, GridGeometry, PatchGrid, as_point
+from samu_core.parts import clicked_part
 
 # A click just beside a thin structure still means that structure.
 NEAREST_COMPONENT_MM = 5.0
@@ -124,9 +125,11 @@ class Prediction:
         low = np.clip(click - reach, 0, self.grid.size - 1)
         high = np.clip(click + reach, 0, self.grid.size - 1)
         crop = tuple(slice(a, b + 1) for a, b in zip(low, high))
-        above = (self.logits[crop] >= _logit(threshold)).view(np.uint8)
+        level = _logit(threshold)
+        above = (self.logits[crop] >= level).view(np.uint8)
         extent = tuple(int(value) for axis in (2, 1, 0) for value in (low[axis], high[axis]))
-        found = _component_at(above, extent, self.grid.geometry, self.point_ras)
+        found = _component_at(above, extent, self.grid.geometry, self.point_ras) != 0
+        found = clicked_part(self.logits[crop], found, level, self.grid.point_to_kji(self.point_ras) - low)
         for axis, (first, last) in enumerate(zip(low, high)):
             if first > 0 and np.take(found, 0, axis).any():
                 return None
@@ -139,9 +142,14 @@ class Prediction:
 
         Where the patch ends outside the volume (`inside`) nothing is cut off, so that does not count.
         """
-        above = self.logits >= _logit(threshold)
+        level = _logit(threshold)
+        above = self.logits >= level
         if not self._reaches_border(above):
             return False
+        logits, box = self._near_click(above, _bounding_box(above), level, NEAREST_COMPONENT_MM)
+        if box is None:
+            return False
+        above = logits >= level
         extent = (0, self.grid.size - 1) * 3
         return self._reaches_border(
             _component_at(above.view(np.uint8), extent, self.grid.geometry, self.point_ras)
@@ -162,9 +170,11 @@ class Prediction:
         labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
         kept = np.zeros(int(labels.max()) + 1, bool)
         kept[self._labels_near(labels, low, reach_mm)] = True
-        if kept[1:].all():
-            return self.logits, box
         stays = kept[labels]
+        click = self.grid.point_to_kji(self.point_ras) - low
+        stays = clicked_part(self.logits[crop], stays, level, click)
+        if np.array_equal(stays, labels != 0):
+            return self.logits, box
         logits = self.logits.copy()
         logits[crop][(labels != 0) & ~stays] = level - 1
         remaining = _bounding_box(stays)

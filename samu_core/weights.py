@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "samu-weights", 1
 BUNDLED_NAME = "samu.npz"
-BUNDLED_SHA256 = "c4c9f116091ac6bcde9e51b89822ff1ffad3b730fccbe58910837cbe8b8d1f10"
+BUNDLED_SHA256 = "72a07a66f846625edb4d6ace6b5b10dc03206a7225416ccc195514728bdbe3c2"
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 BEFORE = {"limits": False}  # settings of networks whose files do not name them
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
