@@ -80,6 +80,7 @@ def measure(predictor: Predictor, volume: Volume, point: np.ndarray) -> dict[str
 def make_predictor(args: argparse.Namespace) -> Predictor:
     """With the weights that the options name, or with random ones of the same size."""
     if not args.random_weights:
+        args.one_look = True  # a second look would be a patch of its own
         return common.make_predictor(args)
     import torch
 
