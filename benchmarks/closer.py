@@ -22,11 +22,12 @@ from samu_core.evaluation import cases, protocol
 from samu_core.evaluation.metrics import dice
 from samu_core.weights import load_network
 
-SIZES = (0, 300, 1000, closer.LARGEST_VOXELS, 5000)
+SIZES = (0, 300, 1000, closer.LARGEST_VOXELS, 5000, (2 * closer.REACH_VOXELS + 1) ** 3)
 
 
 def looks_at(method, patch, target) -> dict | None:
-    """Both looks at one click; None when the first finds nothing, or what goes on beyond the reach."""
+    """Both looks at one click: voxels of the first mask, whether the image is fine and the second look taken,
+    dices of both. None when the first finds nothing, or what goes on beyond the reach."""
     first = method.prediction(patch)
     voxels = first.clicked_voxels(closer.REACH_VOXELS)
     if not voxels:
@@ -35,7 +36,7 @@ def looks_at(method, patch, target) -> dict | None:
     second = method.look_again(patch, patch.grid.spacing * closer.FINER)
     result = closer.look_closer(patch.volume, first, lambda _spacing: second)
     dices = [dice(each.mask(geometry).full(geometry) > 0, target.part) for each in (first, second)]
-    fine = float(patch.volume.geometry.spacing.min()) <= closer.FINE_ENOUGH * patch.grid.spacing
+    fine = closer.shows_more(patch.volume, patch.grid.spacing)
     return {"voxels": voxels, "fine": fine, "taken": result is second, "dices": dices}
 
 
@@ -72,10 +73,10 @@ def main() -> None:
     print(f"- {measuring.machine()}, float32; {len(everything)} clicks\n")
     cells = []
     for fine, title in ((True, "finer than 1.2 mm"), (False, "coarser")):
-        for low, high in zip(SIZES, (*SIZES[1:], 10**9)):
+        for low, high in zip(SIZES, SIZES[1:]):
             rows = [row for row in everything if row["fine"] is fine and low < row["voxels"] <= high]
             if rows:
-                cells.append(row_of(f"{title}, more than {low} voxels", rows))
+                cells.append(row_of(f"{title}, {low + 1} to {high} voxels", rows))
     print(table(cells, ["image and first mask", "clicks", "first look", "second look"]), "\n")
     taken = {name: [row for row in rows if row["taken"]] for name, rows in sorted(found.items())}
     cells = [row_of(name, rows) for name, rows in taken.items() if rows]

@@ -36,11 +36,16 @@ def look_closer(volume: Volume, first: Prediction, look: Callable[[float], Predi
     return second if found and not second.touches_border() else first
 
 
+def shows_more(volume: Volume, spacing: float) -> bool:
+    """Whether the volume has voxels finer than those of a patch of `spacing` mm, along an axis at least."""
+    return float(volume.geometry.spacing.min()) <= FINE_ENOUGH * spacing
+
+
 def finer_spacing(volume: Volume, first: Prediction) -> float | None:
     """Spacing (mm) for a closer look; None where none is worth while: the mask is empty or large, or the
     volume has no finer voxels along any axis."""
     spacing = first.grid.spacing
-    if float(volume.geometry.spacing.min()) > FINE_ENOUGH * spacing:
+    if not shows_more(volume, spacing):
         return None
     voxels = first.clicked_voxels(REACH_VOXELS)
     return spacing * FINER if voxels is not None and 0 < voxels <= LARGEST_VOXELS else None

@@ -73,7 +73,14 @@ class Window:
         return volumes[(..., *[slice(SEEN_FROM, -SEEN_FROM)] * 3)]
 
     def crop(self, volumes: torch.Tensor, level: int) -> torch.Tensor:
-        """The windows of (clicks or patches, C, D, H, W) at a level's resolution, (clicks, C, size, ...)."""
+        """Windows of volumes at a level's resolution.
+
+        Args:
+            volumes: (clicks or patches, C, D, H, W).
+
+        Returns:
+            (clicks * views, C, size, size, size) at that level.
+        """
         return _Crop.apply(volumes, self.corners, self.size, self.level - level)
 
 
