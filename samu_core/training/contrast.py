@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from samu_core.training.shapes import smooth_noise
 from samu_core.training.structure import draw_structure, maximum_filter
+from samu_core.training.tissues import paint_anatomy
 
 
 def synthetic_image(
@@ -43,9 +44,30 @@ def synthetic_image(
     if structure.line is not None:
         means[structure.line] = means[own[0]] + float(rng.choice((-1, 1)) * least * rng.uniform(1.5, 4))
     image = means[classes] + deviations[classes] * _texture(ids.shape, rng)
+    return _scanned(image, is_ct, rng, difficulty, 0.3)
+
+
+def anatomy_image(
+    ids: torch.Tensor,
+    tissues: np.ndarray,
+    labels: np.ndarray,
+    spacing: float,
+    rng: np.random.Generator,
+    difficulty: float,
+) -> torch.Tensor:
+    """Paint a label map of anatomy as scanners show it; arguments of `tissues.paint_anatomy`, and
+    `difficulty` as in `synthetic_image`. Returns float32 (n, n, n)."""
+    is_ct = rng.random() < 0.55
+    return _scanned(paint_anatomy(ids, tissues, labels, spacing, is_ct, rng), is_ct, rng, difficulty, 0.0)
+
+
+def _scanned(
+    image: torch.Tensor, is_ct: bool, rng: np.random.Generator, difficulty: float, inverted: float
+) -> torch.Tensor:
+    """What a scanner makes of a clean image; a share of the MR images is `inverted`."""
     image = blur(image, rng.uniform(0.3, 1.1, 3))
     if not is_ct:
-        image = _mr_effects(image, rng, difficulty)
+        image = _mr_effects(image, rng, difficulty, inverted)
     if rng.random() < 0.3:
         image = _thick_slices(image, rng)
     noise = (rng.uniform(4, 30) if is_ct else rng.uniform(0.005, 0.07)) * (0.2 + 0.8 * difficulty)
@@ -136,14 +158,16 @@ def blur(image: torch.Tensor, sigmas) -> torch.Tensor:
     return value[0, 0]
 
 
-def _mr_effects(image: torch.Tensor, rng: np.random.Generator, difficulty: float) -> torch.Tensor:
+def _mr_effects(
+    image: torch.Tensor, rng: np.random.Generator, difficulty: float, inverted: float
+) -> torch.Tensor:
     """Coil bias field, non-linear contrast, inverted contrast."""
     strength = rng.uniform(0, 0.35) * (0.3 + 0.7 * difficulty)
     image = image.clamp(min=0) * torch.exp(
         strength * smooth_noise(image.shape, int(rng.integers(2, 5)), rng)[0]
     )
     image = (image / image.max().clamp(min=1e-3)).pow(float(np.exp(rng.uniform(-0.6, 0.6))))
-    return 1 - image if rng.random() < 0.3 else image
+    return 1 - image if rng.random() < inverted else image
 
 
 def _thick_slices(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

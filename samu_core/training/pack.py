@@ -81,6 +81,25 @@ class PackedVolume:
         ids, image = (np.ascontiguousarray(array[tuple(box)]) for array in (self.ids, self.image))
         return PackedVolume(*meta, ids, image, self.labels, self.counts, self.boxes - shift)
 
+    def merged(self, groups: tuple[tuple[int, ...], ...]) -> PackedVolume:
+        """With the components of each group of label values as one component, of the group's first value."""
+        ids, labels, counts, boxes = self.ids, self.labels, self.counts, self.boxes
+        for group in groups:
+            members = np.flatnonzero(np.isin(labels, group))
+            if len(members) < 2:
+                continue
+            first, rest = members[0], members[1:]
+            kept = np.delete(np.arange(len(labels)), rest)
+            place = np.zeros(len(labels) + 1, np.uint16)  # of an id among those that are kept
+            place[kept + 1] = np.arange(1, len(kept) + 1)
+            place[rest + 1] = place[first + 1]
+            ids, labels, counts, boxes = place[ids], labels.copy(), counts.copy(), boxes.copy()
+            labels[first], counts[first] = group[0], counts[members].sum()
+            boxes[first, ::2], boxes[first, 1::2] = boxes[members, ::2].min(0), boxes[members, 1::2].max(0)
+            labels, counts, boxes = labels[kept], counts[kept], boxes[kept]
+        meta = (self.name, self.source, self.modality, self.spacing)
+        return PackedVolume(*meta, ids, self.image, labels, counts, boxes)
+
     def save(self, path: Path) -> None:
         """Write one compressed .npz."""
         meta = {"name": self.name, "source": self.source, "modality": self.modality, "spacing": self.spacing}

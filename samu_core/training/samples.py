@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from samu_core.prompt import FIELD_OF_VIEW
 from samu_core.training.clicks import draw_click, draw_component, further_clicks
-from samu_core.training.contrast import blur, synthetic_image, white_noise
+from samu_core.training.contrast import anatomy_image, blur, synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.shapes import random_rotation, smooth_noise
+from samu_core.training.tissues import tissues_of
 
 CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
 # Patches lie as at inference, K to S, J to A, I to R; packed volumes are LPS. A few lie otherwise, for files
@@ -24,6 +25,7 @@ LIMITED_SHARE = 0.35  # of the volumes are cut within the patch, besides where t
 SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
+ANATOMY_SHARE = 0.7  # of the painted samples whose labels' tissues are known (tissues.py)
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 
@@ -82,7 +84,8 @@ def make_sample(
     for other, voxel in further_clicks(ids, inside, component + 1, spec.clicks - 1, least, volume, rng):
         positions.append(voxel + rng.uniform(-0.5, 0.5, 3))
         targets.append((ids == other) & inside)
-    image = _image(volume, coordinates, index, ids, targets, rng, spec.difficulty if synthetic else None)
+    difficulty = spec.difficulty if synthetic else None
+    image = _image(volume, coordinates, index, ids, targets, spacing, rng, difficulty)
     patch = random_normalisation(image, inside, 1.0 if spec.plain else rng.random())
     fractions = torch.from_numpy(((np.stack(positions) + 0.5) / size).astype(np.float32))
     return Sample(patch, torch.stack(targets), fractions, size * spec.spacing / FIELD_OF_VIEW)
@@ -95,16 +98,21 @@ def _place_of_click(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _image(
-    volume: PackedVolume, coordinates, index, ids, targets, rng: np.random.Generator, difficulty: float | None
-) -> torch.Tensor:
+    volume: PackedVolume, coordinates, index, ids, targets, spacing: float, rng: np.random.Generator,
+    difficulty: float | None,
+) -> torch.Tensor:  # fmt: skip
     """The patch's image, float32 (n, n, n): the volume's own, or with a `difficulty` (or where it has none)
-    the labels painted."""
+    the labels painted, in ANATOMY_SHARE by their tissues where these are known. `spacing`: mm."""
     if difficulty is None and volume.image is not None:
         return _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
+    difficulty = 1.0 if difficulty is None else difficulty
+    tissues = tissues_of(volume.source, volume.labels)
+    if tissues is not None and rng.random() < ANATOMY_SHARE:
+        return anatomy_image(ids, tissues, volume.labels, spacing, rng, difficulty)
     if volume.image is not None:
         image = _gather_image(volume.image, coordinates, index)
         ids = torch.where(ids == 0, -1 - _levels(image, rng), ids)
-    return synthetic_image(ids - ids.min(), targets, rng, 1.0 if difficulty is None else difficulty)
+    return synthetic_image(ids - ids.min(), targets, rng, difficulty)
 
 
 def _linear_map(rng: np.random.Generator, shapes: bool) -> np.ndarray:

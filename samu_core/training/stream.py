@@ -15,6 +15,7 @@ from samu_core.training.regions import region_volumes
 from samu_core.training.samples import CropSpec, Sample, make_sample
 from samu_core.training.settings import CropSettings, PhaseSettings, TrainingSettings
 from samu_core.training.shapes import shape_map
+from samu_core.training.tissues import WHOLES
 
 LOGGER = logging.getLogger(__name__)
 SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quarter
@@ -68,7 +69,7 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
             "'samu train --data DIR ...', or set real and labelmaps to 0."
         )
     # Label maps come without an image; the labels of the real images serve with synthetic contrast too.
-    volumes = [_with_float_image(volume) for volume in volumes]
+    volumes = [_with_float_image(volume.merged(WHOLES.get(volume.source, ()))) for volume in volumes]
     real = [volume for volume in volumes if volume.image is not None]
     wants_regions = any(phase.regions > 0 for phase in settings.phases)
     regions = region_volumes(real, cache, settings.region_volumes) if wants_regions else []

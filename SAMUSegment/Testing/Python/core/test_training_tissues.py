@@ -1,0 +1,124 @@
+"""Anatomy painted by tissue: bones with a cortex, organs with means of their own, wholes made of parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+from training_volumes import packed  # noqa: E402
+
+from samu_core.training import samples, tissues  # noqa: E402
+from samu_core.training.contrast import anatomy_image  # noqa: E402
+
+ABDOMEN = "mhalle/spl-abdominal-atlas"
+
+
+def trunk() -> np.ndarray:
+    """Two vertebrae with a disc, and a liver beside them, with the abdominal atlas's label values."""
+    labels = np.zeros((40, 40, 40), np.int32)
+    labels[2:16, 8:24, 4:20] = 501
+    labels[16:20, 8:24, 4:20] = 551
+    labels[20:34, 8:24, 4:20] = 502
+    labels[4:36, 6:36, 24:38] = 3
+    return labels
+
+
+def painted(is_ct: bool, seed: int, spacing: float = 1.5):
+    volume = packed(trunk(), source=ABDOMEN)
+    ids = torch.from_numpy(volume.ids.astype(np.int64))
+    kinds = tissues.tissues_of(volume.source, volume.labels)
+    rng = np.random.default_rng(seed)
+    return volume, ids, tissues.paint_anatomy(ids, kinds, volume.labels, spacing, is_ct, rng)
+
+
+def test_every_table_names_tissues_that_can_be_painted():
+    for source, table in tissues.SOURCES.items():
+        assert table, source
+        assert all(0 <= kind < tissues.COUNT for kind in table.values())
+    for appearance in (tissues.CT, *tissues.MR):
+        assert set(appearance) == set(range(tissues.COUNT))
+
+
+def test_labels_without_a_table_have_no_tissues_and_those_not_listed_are_organs():
+    assert tissues.tissues_of("somewhere/else", np.array([1, 2])) is None
+    kinds = tissues.tissues_of(ABDOMEN, np.array([501, 551, 3, 7]))
+    assert kinds.tolist() == [tissues.BONE, tissues.DISC, tissues.ORGAN, tissues.ARTERY]
+
+
+def test_bones_have_a_bright_cortex_around_marrow_that_all_of_them_share():
+    for seed in range(12):
+        _, _, image = painted(True, seed)
+        marrow = [float(image[part, 12:20, 8:16].mean()) for part in (slice(6, 12), slice(24, 30))]
+        cortex = float(torch.cat([image[6:12, 12:20, 4], image[24:30, 12:20, 4]]).mean())
+        assert abs(marrow[0] - marrow[1]) < 100, "two vertebrae are of one tissue"
+        assert cortex > np.mean(marrow) + 20
+        assert cortex > float(image[17:19, 12:20, 8:16].mean()), "a disc has no cortex"
+
+
+def test_a_cortex_thinner_than_a_voxel_fills_a_share_of_it():
+    fine = np.mean([float(painted(True, seed, 1.0)[2][6:12, 12:20, 4].mean()) for seed in range(8)])
+    coarse = np.mean([float(painted(True, seed, 4.0)[2][6:12, 12:20, 4].mean()) for seed in range(8)])
+    assert fine > coarse + 50
+
+
+def test_mr_images_show_a_dark_cortex():
+    darker = 0
+    for seed in range(12):
+        _, _, image = painted(False, seed)
+        darker += float(image[6:12, 12:20, 4].mean()) < float(image[6:12, 12:20, 8:16].mean())
+    assert darker >= 10
+
+
+def test_air_lies_beyond_the_body_only():
+    labels = np.zeros((64, 64, 64), np.int32)
+    labels[4:20, 4:20, 4:20] = 501
+    volume = packed(labels, source=ABDOMEN)
+    ids = torch.from_numpy(volume.ids.astype(np.int64))
+    kinds = tissues.tissues_of(volume.source, volume.labels)
+    airy = 0
+    for seed in range(12):
+        image = tissues.paint_anatomy(ids, kinds, volume.labels, 1.5, True, np.random.default_rng(seed))
+        assert float(image[ids > 0].min()) > -600, "no air in bones"
+        airy += float(image[56:, 56:, 56:].mean()) < -900
+    assert 4 <= airy < 12, "most patches end at a skin"
+
+
+def test_an_image_of_anatomy_is_finite_and_repeats_with_its_seed():
+    volume = packed(trunk(), source=ABDOMEN)
+    ids = torch.from_numpy(volume.ids.astype(np.int64))
+    kinds = tissues.tissues_of(volume.source, volume.labels)
+    for seed in range(6):
+        first, second = (
+            anatomy_image(ids, kinds, volume.labels, 1.5, np.random.default_rng(seed), 0.7) for _ in range(2)
+        )
+        assert bool(torch.isfinite(first).all()) and torch.equal(first, second)
+        assert float(first.std()) > 0
+
+
+def test_samples_of_such_a_map_are_painted_by_tissue(monkeypatch):
+    calls = []
+    monkeypatch.setattr(samples, "ANATOMY_SHARE", 1.0)
+    monkeypatch.setattr(samples, "anatomy_image", lambda *given: calls.append(given) or anatomy_image(*given))
+    rng = np.random.default_rng(3)
+    drawn = [
+        samples.make_sample(packed(trunk(), source=source), samples.CropSpec(32, 1.5, clicks=2), rng, True)
+        for source in [ABDOMEN] * 8 + ["somewhere/else"] * 8
+    ]
+    made = sum(sample is not None for sample in drawn[:8])
+    assert made and len(calls) == made, "maps of other sources are painted at random"
+
+
+def test_lobes_become_one_lung():
+    labels = np.zeros((20, 20, 20), np.int32)
+    labels[2:8, 2:18, 2:8], labels[8:18, 2:18, 2:8] = 1, 2
+    labels[2:18, 2:18, 12:18] = 4
+    volume = packed(labels, source="muschellij2/lungct")
+    merged = volume.merged(tissues.WHOLES[volume.source])
+    assert merged.labels.tolist() == [1, 4] and merged.counts.tolist() == [16 * 16 * 6] * 2
+    assert merged.boxes.tolist() == [[2, 18, 2, 18, 2, 8], [2, 18, 2, 18, 12, 18]]
+    assert (merged.ids == np.where(labels == 4, 2, labels > 0)).all()
+    assert (volume.ids == labels.clip(max=3)).all(), "what it was made of stays"
+    assert packed(labels).merged(()).labels.tolist() == [1, 2, 4]
