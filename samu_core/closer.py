@@ -32,6 +32,7 @@ def look_closer(volume: Volume, first: Prediction, look: Callable[[float], Predi
     if spacing is None:
         return first
     second = look(spacing)
+    second.asked_spacing = first.grid.spacing
     found = not second.mask(second.grid.geometry).empty
     return second if found and not second.touches_border() else first
 

@@ -65,6 +65,8 @@ class Prediction:
         precision: "float32", "bfloat16" or "float16".
         inside: (n, n, n) bool, which voxels of the patch hold image; None when not known.
         notice: one line for the user about how the result came about; empty when nothing is unusual.
+        asked_spacing: mm per voxel of the patch that was asked for; the grid's is finer after a closer look
+            (`samu_core.closer`). A wider view is one wider than this.
     """
 
     logits: np.ndarray
@@ -75,8 +77,11 @@ class Prediction:
     precision: str = "float32"
     inside: np.ndarray | None = None
     notice: str = ""
+    asked_spacing: float | None = None
 
     def __post_init__(self):
+        if self.asked_spacing is None:
+            self.asked_spacing = self.grid.spacing
         self.logits = np.asarray(self.logits, dtype=np.float32)
         self.point_ras = as_point(self.point_ras)
         if self.logits.shape != (self.grid.size,) * 3:

@@ -89,7 +89,7 @@ class ClickController:
             return None
         if order is None or order.key != self.editor.last.key:
             return None
-        return FieldOfView.widerThan(result.prediction.grid.spacing)
+        return FieldOfView.widerThan(result.prediction.asked_spacing)
 
     @property
     def borderNotice(self) -> str:
@@ -97,8 +97,8 @@ class ClickController:
         result = self.result
         if not self._isCurrent or not result.touchesBorder:
             return ""
-        grid = result.prediction.grid
-        return statustexts.border(grid.size * grid.spacing, FieldOfView.widerThan(grid.spacing))
+        grid, wider = result.prediction.grid, FieldOfView.widerThan(result.prediction.asked_spacing)
+        return statustexts.border(grid.size * grid.spacing, wider)
 
     @property
     def _isCurrent(self) -> bool:

@@ -195,5 +195,5 @@ def _advise(click: Click, found: int, painted: int, prediction: Prediction) -> N
         edge = prediction.grid.size * prediction.grid.spacing
         common.warn(
             f"{click.name} reaches the edge of the field of view of {edge:.0f} mm and may be cut there; "
-            f"try --spacing {prediction.grid.spacing * 1.5:g}"
+            f"try --spacing {prediction.asked_spacing * 1.5:g}"
         )

@@ -74,6 +74,7 @@ def test_a_closer_look_counts_when_it_finds_a_whole_structure():
     fine, first = volume_of(1.0), ball(8)
     second = ball(7, spacing=1.0)
     assert look_closer(fine, first, lambda spacing: second) is second
+    assert second.asked_spacing == first.asked_spacing == 1.5, "a wider view is one wider than this"
     assert look_closer(fine, first, lambda spacing: ball(0, spacing=1.0)) is first, "nothing found"
     assert look_closer(fine, first, lambda spacing: ball(200, spacing=1.0)) is first, "cut off"
 

@@ -221,6 +221,27 @@ def test_a_structure_that_is_cut_gets_a_wider_view_with_one_call(mrml):
     clicking.close()
 
 
+def test_a_wider_view_than_a_closer_look_is_wider_than_the_view_before_it(mrml):
+    """Otherwise a lowered threshold would offer the standard view, whose closer look is the same again."""
+
+    class Closer(StandInPredictor):
+        def predict(self, volume, point_ras, *, spacing=1.5, **rest):
+            prediction = super().predict(volume, point_ras, spacing=spacing / 1.5, **rest)
+            prediction.asked_spacing = spacing
+            return prediction
+
+    clicking = Clicking(mrml, Closer(radius=14.0, size=12))
+    clicking.click(B)
+    controller = clicking.controller
+    assert controller.result.touchesBorder and "12 mm view" in controller.borderNotice
+    assert controller.widerView is FieldOfView.WIDE_1_5
+    assert controller.widen()
+    clicking.finish()
+    assert controller.result.prediction.asked_spacing == 2.25
+    assert controller.widerView is FieldOfView.WIDE_2, "and so to an end"
+    clicking.close()
+
+
 def test_the_widest_view_has_no_button(mrml):
     clicking = Clicking(mrml, StandInPredictor(radius=12.0, size=4))
     clicking.click(B, fieldOfView=FieldOfView.WIDE_3)
