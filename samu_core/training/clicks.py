@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from samu_core.training.pack import PackedVolume
+from samu_core.training.tissues import click_factors
 
 DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
 POWERS = (0.1, 0.6)  # of its volume, with which a component is drawn: most are small, but all must be seen
@@ -17,7 +18,7 @@ def draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
     part of the map (a tissue with holes, rather than an object) is rare."""
     power = rng.uniform(*POWERS)
     if volume.image is None:
-        weights = volume.counts.astype(float) ** power
+        weights = volume.counts.astype(float) ** power * click_factors(volume.source, volume.labels)
         weights[_tissues(volume)] *= 0.1
         return int(rng.choice(len(weights), p=weights / weights.sum()))
     labels, place = np.unique(volume.labels, return_inverse=True)
@@ -54,8 +55,10 @@ def further_clicks(
     counts[0] = 0
     weights = np.where(counts >= least, counts, 0.0) ** rng.uniform(*POWERS)
     if volume.image is None:
-        tissues = _tissues(volume) + 1
-        weights[tissues[tissues < len(weights)]] *= 0.1
+        factors = click_factors(volume.source, volume.labels)
+        factors[_tissues(volume)] *= 0.1
+        known = min(len(factors), len(weights) - 1)  # mirror images of random shapes have ids beyond
+        weights[1 : known + 1] *= factors[:known]
     array, found, free = shown.numpy(), [], weights.copy()
     free[clicked] = 0
     for _ in range(count):

@@ -25,7 +25,7 @@ LIMITED_SHARE = 0.35  # of the volumes are cut within the patch, besides where t
 SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
-ANATOMY_SHARE = 0.7  # of the painted samples whose labels' tissues are known (tissues.py)
+ANATOMY_SHARE = 0.8  # of the painted samples whose labels' tissues are known (tissues.py)
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 

@@ -15,7 +15,7 @@ from samu_core.training.regions import region_volumes
 from samu_core.training.samples import CropSpec, Sample, make_sample
 from samu_core.training.settings import CropSettings, PhaseSettings, TrainingSettings
 from samu_core.training.shapes import shape_map
-from samu_core.training.tissues import WHOLES
+from samu_core.training.tissues import LEFT_OUT, WHOLES
 
 LOGGER = logging.getLogger(__name__)
 SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quarter
@@ -68,6 +68,7 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
             f"the settings ask for real data and {pack} holds none: make it with "
             "'samu train --data DIR ...', or set real and labelmaps to 0."
         )
+    volumes = [volume for volume in volumes if volume.name not in LEFT_OUT]
     # Label maps come without an image; the labels of the real images serve with synthetic contrast too.
     volumes = [_with_float_image(volume.merged(WHOLES.get(volume.source, ()))) for volume in volumes]
     real = [volume for volume in volumes if volume.image is not None]

@@ -10,8 +10,9 @@ pytest.importorskip("scipy")
 
 from training_volumes import packed  # noqa: E402
 
-from samu_core.training import samples, tissues  # noqa: E402
+from samu_core.training import clicks, samples, stream, tissues  # noqa: E402
 from samu_core.training.contrast import anatomy_image  # noqa: E402
+from samu_core.training.settings import TrainingSettings  # noqa: E402
 
 ABDOMEN = "mhalle/spl-abdominal-atlas"
 
@@ -109,6 +110,38 @@ def test_samples_of_such_a_map_are_painted_by_tissue(monkeypatch):
     ]
     made = sum(sample is not None for sample in drawn[:8])
     assert made and len(calls) == made, "maps of other sources are painted at random"
+
+
+def test_bones_and_discs_are_clicked_more_often():
+    volume = packed(trunk(), source=ABDOMEN)
+    assert tissues.click_factors(ABDOMEN, volume.labels).tolist() == [
+        1.0 if label == 3 else 2.5 for label in volume.labels
+    ]
+    assert tissues.click_factors("somewhere/else", volume.labels).tolist() == [1.0] * len(volume.labels)
+    shares = []
+    for source in (ABDOMEN, "somewhere/else"):
+        rng = np.random.default_rng(0)
+        drawn = [clicks.draw_component(packed(np.pad(trunk(), 16), source=source), rng) for _ in range(300)]
+        shares.append(np.mean(volume.labels[drawn] != 3))
+    assert shares[0] > shares[1] + 0.1
+
+
+def test_parts_of_vertebrae_are_left_out_of_a_run(tmp_path):
+    (name,) = tissues.LEFT_OUT
+    for each in (name, "other"):
+        packed(trunk(), source="BrainLesion/panoptica", name=each).save(tmp_path / f"{each}.npz")
+    settings = TrainingSettings.from_dict(
+        {
+            "shapes": 0,
+            "phases": [
+                {"minutes": 1, "labelmaps": 1.0, "crops": [{"size": 32, "spacing": [2, 3], "batch": 1}]}
+            ],
+        }
+    )
+    (tmp_path / "shapes").mkdir()
+    np.savez(tmp_path / "shapes" / "shapes-96-0-0.npz", maps=np.zeros((0, 96, 96, 96), np.uint8))
+    sources = stream.load_sources(tmp_path, settings, cache=tmp_path)
+    assert [volume.name for volume in sources.labelmaps] == ["other"]
 
 
 def test_lobes_become_one_lung():
