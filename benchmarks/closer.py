@@ -33,8 +33,9 @@ def looks_at(method, patch, target) -> dict | None:
     if not voxels:
         return None
     geometry = patch.grid.geometry
-    second = method.look_again(patch, patch.grid.spacing * closer.FINER)
-    result = closer.look_closer(patch.volume, first, lambda _spacing: second)
+    second = method.look_again(patch, closer.inner_point(first), patch.grid.spacing * closer.FINER)
+    second.point_ras = first.point_ras
+    result = closer.look_closer(patch.volume, first, lambda _point, _spacing: second)
     dices = [dice(each.mask(geometry).full(geometry) > 0, target.part) for each in (first, second)]
     fine = closer.shows_more(patch.volume, patch.grid.spacing)
     return {"voxels": voxels, "fine": fine, "taken": result is second, "dices": dices}

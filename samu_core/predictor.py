@@ -134,7 +134,7 @@ class Predictor:
             first = self._look(volume, point, spacing, call)
             if not self._closer:
                 return first
-            return look_closer(volume, first, lambda finer: self._look(volume, point, finer, call))
+            return look_closer(volume, first, lambda inner, finer: self._look(volume, inner, finer, call))
 
     def _look(self, volume: Volume, point: np.ndarray, spacing: float | str, call: Call) -> Prediction:
         """The prediction in one patch."""

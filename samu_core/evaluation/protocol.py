@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -140,16 +140,16 @@ class NetworkMethod:
         if key not in patch.cache:
             first = Prediction(self.logits(patch), patch.grid, patch.point_ras, inside=patch.inside)
             if self.closer and patch.volume is not None:
-                first = look_closer(patch.volume, first, lambda spacing: self.look_again(patch, spacing))
+                first = look_closer(patch.volume, first, partial(self.look_again, patch))
             patch.cache[key] = first
         return patch.cache[key]
 
-    def look_again(self, patch: ClickPatch, spacing: float) -> Prediction:
-        """The same click in a patch of another spacing."""
-        grid = PatchGrid.for_click(patch.volume, patch.point_ras, spacing, patch.grid.size)
+    def look_again(self, patch: ClickPatch, point_ras: np.ndarray, spacing: float) -> Prediction:
+        """A click at a point (RAS mm) of the same volume, in a patch of another spacing (mm)."""
+        grid = PatchGrid.for_click(patch.volume, point_ras, spacing, patch.grid.size)
         raw = grid.sample(patch.volume)
-        again = ClickPatch(raw, grid.point_to_kji(patch.point_ras), grid, patch.point_ras, patch.modality)
-        return Prediction(self.logits(again), grid, patch.point_ras, inside=again.inside)
+        again = ClickPatch(raw, grid.point_to_kji(point_ras), grid, point_ras, patch.modality)
+        return Prediction(self.logits(again), grid, point_ras, inside=again.inside)
 
 
 def native_dice(method: Method, patch: ClickPatch, mask: np.ndarray, target: Target) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from samu_core.closer import FINER, LARGEST_VOXELS, finer_spacing, look_closer  # noqa: E402
+from samu_core.closer import FINER, LARGEST_VOXELS, finer_spacing, inner_point, look_closer  # noqa: E402
 from samu_core.geometry import PatchGrid, Volume  # noqa: E402
 from samu_core.prediction import Prediction  # noqa: E402
 from samu_core.predictor import Predictor  # noqa: E402
@@ -73,10 +73,38 @@ def test_clicked_voxels_at_the_border_of_the_patch():
 def test_a_closer_look_counts_when_it_finds_a_whole_structure():
     fine, first = volume_of(1.0), ball(8)
     second = ball(7, spacing=1.0)
-    assert look_closer(fine, first, lambda spacing: second) is second
+    assert look_closer(fine, first, lambda point, spacing: second) is second
     assert second.asked_spacing == first.asked_spacing == 1.5, "a wider view is one wider than this"
-    assert look_closer(fine, first, lambda spacing: ball(0, spacing=1.0)) is first, "nothing found"
-    assert look_closer(fine, first, lambda spacing: ball(200, spacing=1.0)) is first, "cut off"
+    assert look_closer(fine, first, lambda point, spacing: ball(0, spacing=1.0)) is first, "nothing found"
+    assert look_closer(fine, first, lambda point, spacing: ball(200, spacing=1.0)) is first, "cut off"
+
+
+def test_a_closer_look_is_prompted_in_the_depth_and_answers_the_click():
+    fine, first, prompts = volume_of(1.0), ball(8, point=(0.0, 6.8, 0.0)), []
+
+    def look(point, spacing):
+        prompts.append(point)
+        return ball(7, spacing=1.0, point=point)
+
+    second = look_closer(fine, first, look)
+    assert np.linalg.norm(prompts[0]) < 2.0, "the click is at the rim"
+    assert second.point_ras == pytest.approx(first.point_ras)
+    apart = ball(0, spacing=1.0, extra=(slice(8, 12),) * 3)
+    assert look_closer(fine, first, lambda point, spacing: apart) is first, (
+        "what is found is not at the click"
+    )
+
+
+def test_the_depth_is_the_nearest_to_the_click_and_within_the_volume():
+    rod = ball(0, extra=(slice(30, 35), slice(30, 35), slice(4, 60)), point=(20.0, 2.0, 0.0))
+    assert inner_point(rod) == pytest.approx((20.0, 0.75, 0.75), abs=1.0), (
+        "deep all along, nearest to the click"
+    )
+    assert inner_point(ball(0, point=(3.0, 0.0, 0.0))) == pytest.approx((3.0, 0.0, 0.0)), "no mask"
+    half = ball(8)
+    half.inside = np.zeros((SIZE,) * 3, bool)
+    half.inside[:, :, :30] = True
+    assert inner_point(half)[0] < -2.0, "what lies outside the volume is not clicked"
 
 
 @pytest.mark.parametrize("closer", [True, False])
