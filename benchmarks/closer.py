@@ -4,7 +4,7 @@
 
 Clicks as `samu evaluate` draws them. Every first mask that stays within the reach of a closer look is looked
 at again, whatever its size and however fine the image: Dice of the first and of the second mask in the first
-patch, by size of the first mask and by the image's finest voxels, and by data set where the closer look is
+patch, by size of the first mask and by the image's voxels, and by data set where the closer look is
 taken. What decides the limits in `samu_core/closer.py`.
 """
 

@@ -20,7 +20,7 @@ FINER = 2 / 3  # of the first patch's spacing
 LARGEST_VOXELS = 2000  # of the first patch, 6.75 ml at 1.5 mm; figures by size: benchmarks/README.md
 REACH_VOXELS = 24  # from the click, along each axis; what goes on beyond is not small
 DEEP = 0.9  # of the greatest depth is deep enough; of such voxels the nearest to the click is prompted
-FINE_ENOUGH = 0.8  # of the first patch's spacing: an image without finer voxels has nothing more to show
+FINE_ENOUGH = 0.8  # of the first patch's spacing: an image without smaller voxels has nothing more to show
 
 
 def look_closer(
@@ -65,13 +65,14 @@ def inner_point(prediction: Prediction) -> np.ndarray:
 
 
 def shows_more(volume: Volume, spacing: float) -> bool:
-    """Whether the volume has voxels finer than those of a patch of `spacing` mm, along an axis at least."""
-    return float(volume.geometry.spacing.min()) <= FINE_ENOUGH * spacing
+    """Whether the volume has smaller voxels than a patch of `spacing` mm: judged by the edge of a cube of the
+    same size, since a finer patch of thick slices is interpolated for the most part."""
+    return float(np.cbrt(volume.geometry.spacing.prod())) <= FINE_ENOUGH * spacing
 
 
 def finer_spacing(volume: Volume, first: Prediction) -> float | None:
     """Spacing (mm) for a closer look; None where none is worth while: the mask is empty or large, or the
-    volume has no finer voxels along any axis."""
+    volume has no smaller voxels."""
     spacing = first.grid.spacing
     if not shows_more(volume, spacing):
         return None

@@ -49,7 +49,13 @@ class Bright(torch.nn.Module):
 def test_small_masks_of_fine_images_are_looked_at_again():
     fine, coarse = volume_of(1.0), volume_of(1.5)
     assert finer_spacing(fine, ball(8)) == pytest.approx(1.5 * FINER)
-    assert finer_spacing(coarse, ball(8)) is None, "the image has no finer voxels"
+    assert finer_spacing(coarse, ball(8)) is None, "the image has no smaller voxels"
+    matrix = np.diag([1.0, 1.0, 6.5, 1.0])
+    matrix[:3, 3] = -32, -32, -32.5
+    slices = Volume(np.zeros((11, 65, 65), np.float32), matrix)
+    assert finer_spacing(slices, ball(8)) is None, "a finer patch of thick slices shows nothing more"
+    matrix[2, 2], matrix[2, 3] = 1.5, -24
+    assert finer_spacing(Volume(np.zeros((33, 65, 65), np.float32), matrix), ball(8)) is not None
     assert finer_spacing(fine, ball(20)) is None, "large"
     assert finer_spacing(fine, ball(8, point=(40.0, 0.0, 0.0))) is None, "nothing was found"
 
