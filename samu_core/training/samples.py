@@ -16,7 +16,6 @@ from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.shapes import random_rotation, smooth_noise
 from samu_core.training.tissues import tissues_of
 
-CENTRED_SHARE = 0.65  # of the patches have the click in the middle, as at inference
 # Patches lie as at inference, K to S, J to A, I to R; packed volumes are LPS. A few lie otherwise, for files
 # that are wrong about it.
 ORIENTED_SHARE = 0.85
@@ -25,7 +24,6 @@ LIMITED_SHARE = 0.35  # of the volumes are cut within the patch, besides where t
 SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
-ANATOMY_SHARE = 0.8  # of the painted samples whose labels' tissues are known (tissues.py)
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 
@@ -44,13 +42,16 @@ class Sample:
 @dataclass(frozen=True)
 class CropSpec:
     """Edge length of the patch in voxels, its spacing in mm, the contrast curriculum's difficulty, 0...1,
-    whether it is z-scored as at inference rather than at random, and how many clicks it gets."""
+    whether it is z-scored as at inference rather than at random, and how many clicks it gets; `centred` and
+    `anatomy` of `PhaseSettings`."""
 
     size: int
     spacing: float
     difficulty: float = 1.0
     plain: bool = False
     clicks: int = 1
+    centred: float = 0.65
+    anatomy: float = 0.8
 
 
 def make_sample(
@@ -68,7 +69,7 @@ def make_sample(
     click = draw_click(volume, component, rng)
     shapes = volume.source == "shapes"
     size = spec.size
-    position = _place_of_click(size, rng)
+    position = _place_of_click(size, rng, spec.centred)
     spacing = spec.spacing * np.exp(rng.uniform(-SCALE, SCALE))
     matrix = _linear_map(rng, shapes) * (spacing / volume.spacing)
     coordinates = _coordinates(size, position, click, matrix, rng)
@@ -84,35 +85,34 @@ def make_sample(
     for other, voxel in further_clicks(ids, inside, component + 1, spec.clicks - 1, least, volume, rng):
         positions.append(voxel + rng.uniform(-0.5, 0.5, 3))
         targets.append((ids == other) & inside)
-    difficulty = spec.difficulty if synthetic else None
-    image = _image(volume, coordinates, index, ids, targets, spacing, rng, difficulty)
+    if volume.image is not None and not synthetic:
+        image = _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
+    else:
+        image = _painted(volume, coordinates, index, ids, targets, spacing, rng, spec)
     patch = random_normalisation(image, inside, 1.0 if spec.plain else rng.random())
     fractions = torch.from_numpy(((np.stack(positions) + 0.5) / size).astype(np.float32))
     return Sample(patch, torch.stack(targets), fractions, size * spec.spacing / FIELD_OF_VIEW)
 
 
-def _place_of_click(size: int, rng: np.random.Generator) -> np.ndarray:
+def _place_of_click(size: int, rng: np.random.Generator, centred: float) -> np.ndarray:
     """Continuous index of the patch, KJI: its middle within half a voxel, or anywhere about it."""
-    reach = 0.5 if rng.random() < CENTRED_SHARE else 0.2 * size
+    reach = 0.5 if rng.random() < centred else 0.2 * size
     return (size - 1) / 2 + rng.uniform(-reach, reach, 3)
 
 
-def _image(
+def _painted(
     volume: PackedVolume, coordinates, index, ids, targets, spacing: float, rng: np.random.Generator,
-    difficulty: float | None,
+    spec: CropSpec,
 ) -> torch.Tensor:  # fmt: skip
-    """The patch's image, float32 (n, n, n): the volume's own, or with a `difficulty` (or where it has none)
-    the labels painted, in ANATOMY_SHARE by their tissues where these are known. `spacing`: mm."""
-    if difficulty is None and volume.image is not None:
-        return _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
-    difficulty = 1.0 if difficulty is None else difficulty
+    """The patch's labels with synthetic contrast, float32 (n, n, n): by their tissues in `spec.anatomy` of
+    those where they are known, else at random. `spacing`: mm of a voxel."""
     tissues = tissues_of(volume.source, volume.labels)
-    if tissues is not None and rng.random() < ANATOMY_SHARE:
-        return anatomy_image(ids, tissues, volume.labels, spacing, rng, difficulty)
+    if tissues is not None and rng.random() < spec.anatomy:
+        return anatomy_image(ids, tissues, volume.labels, spacing, rng, spec.difficulty)
     if volume.image is not None:
         image = _gather_image(volume.image, coordinates, index)
         ids = torch.where(ids == 0, -1 - _levels(image, rng), ids)
-    return synthetic_image(ids - ids.min(), targets, rng, difficulty)
+    return synthetic_image(ids - ids.min(), targets, rng, spec.difficulty)
 
 
 def _linear_map(rng: np.random.Generator, shapes: bool) -> np.ndarray:

@@ -45,6 +45,9 @@ class PhaseSettings:
         regions: share of the real samples whose target is an unlabelled region of the image (regions.py).
         real, labelmaps: share of the batches' samples from real images and from real label maps with
             synthetic contrast; the rest are random shapes.
+        anatomy: share of the label maps' samples painted by tissue where the tissues are known (tissues.py).
+        centred: share of the patches with the click in the middle, as at inference.
+        plain: z-score all patches as at inference, not some of them otherwise.
         coarse: train the levels from the auxiliary head's down, judged by that head; the finer ones of the
             encoder stay as they are, and the decoder's are left out. Twice as many samples a minute.
         fixed_statistics: measure the normalisation's statistics on a few of the phase's batches first, and
@@ -59,6 +62,9 @@ class PhaseSettings:
     real: float = 0.3
     labelmaps: float = 0.2
     regions: float = 0.0
+    anatomy: float = 0.8
+    centred: float = 0.65
+    plain: bool = False
     coarse: bool = False
     fixed_statistics: bool = False
     kept_statistics: bool = False

@@ -189,7 +189,15 @@ class BatchStream(torch.utils.data.IterableDataset):
 
     def batch(self, crop: CropSettings, spacing: float, rng: np.random.Generator) -> Batch:
         """One batch, or this rank's part; all its patches share a spacing, so that they share the span."""
-        spec = CropSpec(crop.size, spacing, float(self.difficulty[0]), self.plain, crop.clicks)
+        spec = CropSpec(
+            crop.size,
+            spacing,
+            difficulty=float(self.difficulty[0]),
+            plain=self.plain or self.phase.plain,
+            clicks=crop.clicks,
+            centred=self.phase.centred,
+            anatomy=self.phase.anatomy,
+        )
         samples: list[Sample] = []
         while len(samples) < max(1, crop.batch // self.ranks):
             sample = self._sample(spec, rng)

@@ -99,17 +99,38 @@ def test_an_image_of_anatomy_is_finite_and_repeats_with_its_seed():
         assert float(first.std()) > 0
 
 
-def test_samples_of_such_a_map_are_painted_by_tissue(monkeypatch):
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_samples_of_such_a_map_are_painted_by_tissue(monkeypatch, share):
     calls = []
-    monkeypatch.setattr(samples, "ANATOMY_SHARE", 1.0)
     monkeypatch.setattr(samples, "anatomy_image", lambda *given: calls.append(given) or anatomy_image(*given))
-    rng = np.random.default_rng(3)
+    rng, spec = np.random.default_rng(3), samples.CropSpec(32, 1.5, clicks=2, anatomy=share)
     drawn = [
-        samples.make_sample(packed(trunk(), source=source), samples.CropSpec(32, 1.5, clicks=2), rng, True)
+        samples.make_sample(packed(trunk(), source=source), spec, rng, True)
         for source in [ABDOMEN] * 8 + ["somewhere/else"] * 8
     ]
     made = sum(sample is not None for sample in drawn[:8])
-    assert made and len(calls) == made, "maps of other sources are painted at random"
+    assert made and len(calls) == made * share, "maps of other sources are painted at random"
+
+
+def test_a_phase_says_how_its_samples_are_made(monkeypatch):
+    specs = []
+    crop = {"size": 32, "spacing": [2, 3], "batch": 1}
+    phase = {"minutes": 1, "labelmaps": 1.0, "real": 0.0, "crops": [crop]}
+    for changes in ({}, {"anatomy": 0.1, "centred": 1.0, "plain": True}):
+        settings = TrainingSettings.from_dict({"phases": [{**phase, **changes}]})
+        sources = stream.Sources([], [packed(trunk(), source=ABDOMEN)], [])
+        batches = stream.BatchStream(sources, settings.phases[0], torch.ones(1), 0)
+        monkeypatch.setattr(batches, "_sample", lambda spec, rng: specs.append(spec) or made_up())
+        batches.batch(settings.phases[0].crops[0], 2.5, np.random.default_rng(0))
+    assert [(spec.anatomy, spec.centred, spec.plain) for spec in specs] == [
+        (0.8, 0.65, False),
+        (0.1, 1.0, True),
+    ]
+
+
+def made_up() -> samples.Sample:
+    """A sample of nothing."""
+    return samples.Sample(torch.zeros(32, 32, 32), torch.zeros(1, 32, 32, 32) > 0, torch.zeros(1, 3), 1.0)
 
 
 def test_bones_and_discs_are_clicked_more_often():
