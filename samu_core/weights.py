@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "samu-weights", 1
 BUNDLED_NAME = "samu.npz"
-BUNDLED_SHA256 = "72a07a66f846625edb4d6ace6b5b10dc03206a7225416ccc195514728bdbe3c2"
+BUNDLED_SHA256 = "d1d3ebded4687d5f17191fe035aff893f6aebe3cd522516a6fb1a3d48b2fd2f0"
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 BEFORE = {"limits": False}  # settings of networks whose files do not name them
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing
