@@ -68,7 +68,7 @@ def run(variant: str, seed: int, sources: Sources, args: argparse.Namespace) -> 
     settings = settings_of(variant, args.minutes, seed)
     trainer = Trainer(settings, sources, args.out / f"{variant.replace(' ', '-')}-{seed}")
     trainer.run()
-    found = evaluate_network(trainer.ema, args.data, clicks=CLICKS, size=SIZE, spacing=SPACING)
+    found = evaluate_network(trainer.ema, args.data, clicks=CLICKS, size=SIZE, spacing=SPACING, closer=False)
     return {
         "variant": variant,
         "seed": seed,

@@ -35,7 +35,7 @@ def looks_at(method, patch, target) -> dict | None:
     if not voxels:
         return None
     geometry = patch.grid.geometry
-    points = (patch.point_ras, closer.inner_point(first))
+    points = (patch.point_ras, closer.inner_point(patch.volume, first))
     same, second = (method.look_again(patch, point, patch.grid.spacing * closer.FINER) for point in points)
     second.point_ras = first.point_ras
     result = closer.look_closer(patch.volume, first, lambda _point, _spacing: second)

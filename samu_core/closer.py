@@ -39,15 +39,15 @@ def look_closer(
     spacing = finer_spacing(volume, first)
     if spacing is None:
         return first
-    second = look(inner_point(first), spacing)
+    second = look(inner_point(volume, first), spacing)
     second.point_ras, second.asked_spacing = first.point_ras, first.grid.spacing
     found = not second.mask(second.grid.geometry).empty
     return second if found and not second.touches_border() else first
 
 
-def inner_point(prediction: Prediction) -> np.ndarray:
+def inner_point(volume: Volume, prediction: Prediction) -> np.ndarray:
     """RAS mm of a voxel in the depth of the clicked structure, as near to the click as may be; the click
-    itself where there is no mask."""
+    itself where there is no mask, or none in the volume."""
     region = prediction.mask(prediction.grid.geometry)
     if region.empty:
         return prediction.point_ras
@@ -61,7 +61,8 @@ def inner_point(prediction: Prediction) -> np.ndarray:
     places = np.argwhere((depths >= DEEP * depths.max()) & (region.array > 0)) + region.extent[::2][::-1]
     click = prediction.grid.point_to_kji(prediction.point_ras)
     nearest = places[np.linalg.norm(places - click, axis=1).argmin()]
-    return prediction.grid.geometry.ijk_to_point(nearest[::-1])
+    point = prediction.grid.geometry.ijk_to_point(nearest[::-1])
+    return point if volume.geometry.contains(point) else prediction.point_ras
 
 
 def shows_more(volume: Volume, spacing: float) -> bool:

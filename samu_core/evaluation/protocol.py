@@ -179,17 +179,19 @@ def evaluate_network(
     limit: int | None = None,
     device: str = "cpu",
     deepest: bool = False,
+    closer: bool = True,
 ) -> EvaluationResult:
     """One network in process, for comparing checkpoints in training: returns its EvaluationResult.
 
-    The network is put into eval mode for the time of the evaluation. `limit` (structures per data set) makes
+    The network is put into eval mode for the time of the evaluation. `closer`: with the closer look at small
+    structures. `limit` (structures per data set) makes
     it quick and keeps all data sets; with the same seed the clicks are the same at every call.
     """
     options = Options(clicks=clicks, seed=seed, size=size, spacing=spacing, deepest=deepest, limit=limit)
     training = network.training
     network.eval()
     try:
-        rows = evaluate(data_dir, split, {"model": NetworkMethod(network, device)}, boundary, options)
+        rows = evaluate(data_dir, split, {"model": NetworkMethod(network, device, closer)}, boundary, options)
     finally:
         network.train(training)
     return by_method(rows).get("model", EvaluationResult([]))

@@ -102,15 +102,32 @@ def test_a_closer_look_is_prompted_in_the_depth_and_answers_the_click():
 
 
 def test_the_depth_is_the_nearest_to_the_click_and_within_the_volume():
+    volume = volume_of(1.0)
     rod = ball(0, extra=(slice(30, 35), slice(30, 35), slice(4, 60)), point=(20.0, 2.0, 0.0))
-    assert inner_point(rod) == pytest.approx((20.0, 0.75, 0.75), abs=1.0), (
+    assert inner_point(volume, rod) == pytest.approx((20.0, 0.75, 0.75), abs=1.0), (
         "deep all along, nearest to the click"
     )
-    assert inner_point(ball(0, point=(3.0, 0.0, 0.0))) == pytest.approx((3.0, 0.0, 0.0)), "no mask"
+    assert inner_point(volume, ball(0, point=(3.0, 0.0, 0.0))) == pytest.approx((3.0, 0.0, 0.0)), "no mask"
     half = ball(8)
     half.inside = np.zeros((SIZE,) * 3, bool)
     half.inside[:, :, :30] = True
-    assert inner_point(half)[0] < -2.0, "what lies outside the volume is not clicked"
+    assert inner_point(volume, half)[0] < -2.0, "what lies outside the volume is not clicked"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_mask_that_lies_beyond_the_volume_is_looked_at_from_the_click(known):
+    fine, prompts = volume_of(1.0), []
+    first = ball(0, spacing=2.0, extra=(slice(28, 36), slice(28, 36), slice(56, 60)), point=(47.5, 0.0, 0.0))
+    assert finer_spacing(fine, first) is not None, "the mask begins beside the click and goes on outside"
+    if known:
+        first.inside = np.zeros((SIZE,) * 3, bool)
+
+    def look(point, spacing):
+        prompts.append(fine.require_inside(point))
+        return ball(0, spacing=1.0)
+
+    assert look_closer(fine, first, look) is first
+    assert prompts[0] == pytest.approx(first.point_ras)
 
 
 @pytest.mark.parametrize("closer", [True, False])
