@@ -183,9 +183,9 @@ def evaluate_network(
 ) -> EvaluationResult:
     """One network in process, for comparing checkpoints in training: returns its EvaluationResult.
 
-    The network is put into eval mode for the time of the evaluation. `closer`: with the closer look at small
-    structures. `limit` (structures per data set) makes
-    it quick and keeps all data sets; with the same seed the clicks are the same at every call.
+    The network is put into eval mode for the time of the evaluation. `limit` (structures per data set) makes
+    it quick and keeps all data sets; with the same seed the clicks are the same at every call. `closer`: with
+    the closer look at small structures.
     """
     options = Options(clicks=clicks, seed=seed, size=size, spacing=spacing, deepest=deepest, limit=limit)
     training = network.training
