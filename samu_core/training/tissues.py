@@ -15,9 +15,8 @@ from samu_core.training.shapes import smooth_noise
 from samu_core.training.structure import maximum_filter
 
 BONE, DISC, CARTILAGE, MUSCLE, ARTERY, VEIN, NERVE, LUNG, HOLLOW, KIDNEY, FLUID, TOOTH, ORGAN = range(13)
-CORTEX, FAT, AIR, GAS, LOOSE = range(13, 18)  # what no label names: rims of bones, what lies around labels
-COUNT = 18
-SHARED = ORGAN  # tissues before it look alike wherever they are; every organ has a mean of its own
+CORTEX, FAT, AIR, GAS, LOOSE = range(13, 18)  # what hardly a label names: rims of bones, surroundings
+COUNT = 18  # all but organs look alike wherever they are; every organ has a mean of its own
 CORTEX_MM = (0.8, 2.2)
 BODY_MM = (12.0, 45.0)  # from the labels to the skin
 # Hounsfield units: bounds of a tissue's mean and of its texture's SD.
