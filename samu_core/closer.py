@@ -46,8 +46,12 @@ def look_closer(
 
 
 def inner_point(volume: Volume, prediction: Prediction) -> np.ndarray:
-    """RAS mm of a voxel in the depth of the clicked structure, as near to the click as may be; the click
-    itself where there is no mask, or none in the volume."""
+    """A point in the depth of the clicked structure, as near to the click as may be.
+
+    Returns:
+        (3,) RAS mm, the centre of a voxel of the patch; the click itself where there is no mask, or none in
+        the volume.
+    """
     region = prediction.mask(prediction.grid.geometry)
     if region.empty:
         return prediction.point_ras

@@ -82,7 +82,11 @@ class PackedVolume:
         return PackedVolume(*meta, ids, image, self.labels, self.counts, self.boxes - shift)
 
     def merged(self, groups: tuple[tuple[int, ...], ...]) -> PackedVolume:
-        """With the components of each group of label values as one component, of the group's first value."""
+        """With the components of each group of label values as one component.
+
+        Args:
+            groups: label values; the first one of a group becomes the component's.
+        """
         ids, labels, counts, boxes = self.ids, self.labels, self.counts, self.boxes
         for group in groups:
             members = np.flatnonzero(np.isin(labels, group))

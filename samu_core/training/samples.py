@@ -13,6 +13,7 @@ from samu_core.prompt import FIELD_OF_VIEW
 from samu_core.training.clicks import draw_click, draw_component, further_clicks
 from samu_core.training.contrast import anatomy_image, blur, synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
+from samu_core.training.settings import PhaseSettings
 from samu_core.training.shapes import random_rotation, smooth_noise
 from samu_core.training.tissues import tissues_of
 
@@ -50,8 +51,8 @@ class CropSpec:
     difficulty: float = 1.0
     plain: bool = False
     clicks: int = 1
-    centred: float = 0.65
-    anatomy: float = 0.8
+    centred: float = PhaseSettings.centred
+    anatomy: float = PhaseSettings.anatomy
 
 
 def make_sample(

@@ -38,65 +38,65 @@ MR = (
     {
         BONE: (0.15, 0.6), DISC: (0.05, 0.95), CARTILAGE: (0.1, 0.6), MUSCLE: (0.08, 0.25),
         ARTERY: (0.0, 0.15), VEIN: (0.0, 0.5), NERVE: (0.2, 0.5), LUNG: (0.0, 0.05), HOLLOW: (0.1, 0.9),
-        KIDNEY: (0.4, 0.8), FLUID: (0.8, 1.0), TOOTH: (0.0, 0.05), ORGAN: (0.1, 0.65), CORTEX: (0.0, 0.15),
+        KIDNEY: (0.4, 0.8), FLUID: (0.8, 1.0), TOOTH: (0.0, 0.05), ORGAN: (0.25, 0.65), CORTEX: (0.0, 0.15),
         FAT: (0.1, 0.85), AIR: (0.0, 0.02), GAS: (0.0, 0.03), LOOSE: (0.2, 0.8),
     },
 )  # fmt: skip
 
 
-def _ranges(**tissues) -> dict[int, int]:
-    """Label value -> tissue, from lists of values and inclusive (first, last) pairs."""
+def _table(tissues: dict[int, list]) -> dict[int, int]:
+    """Label value -> tissue, from lists of values and inclusive (first, last) pairs by tissue."""
     table = {}
-    for name, values in tissues.items():
+    for tissue, values in tissues.items():
         for value in values:
             first, last = value if isinstance(value, tuple) else (value, value)
-            table.update(dict.fromkeys(range(first, last + 1), globals()[name.upper()]))
+            table.update(dict.fromkeys(range(first, last + 1), tissue))
     return table
 
 
 # Of the manifest's label_names, by source_repo; what is not listed is an organ.
 SOURCES = {
-    "mhalle/spl-abdominal-atlas": _ranges(
-        bone=[299, (409, 412), (501, 505), 600, (686, 692), 699],
-        disc=[(551, 559)],
-        muscle=[32, (131, 140), 143, (231, 241)],
-        artery=[7, (16, 29), (71, 76), 126, 127, 227],
-        vein=[8, 12, (81, 86), 117, 128, 129, 151, 153],
-        kidney=[51, 52],
-        hollow=[9, 13],
-        fluid=[10, 141, 142, 145, 146],
-    ),
-    "mhalle/spl-head-neck-atlas": _ranges(
-        bone=[1, (9, 17), (21, 36)],
-        muscle=[(51, 64)],
-        artery=[(101, 108), 111, 112, (113, 116)],
-        vein=[109, 110, 117],
-        cartilage=[119, 120],
-    ),
-    "mhalle/spl-knee-atlas": _ranges(
-        bone=[(95, 98)],
-        muscle=[(12, 26)],
-        cartilage=[(31, 48), (81, 86)],
-        nerve=[(61, 64)],
-        artery=[71, 73, 74, 75],
-        vein=[72, 77, 78],
-        fat=[9],
-    ),
-    "BrainLesion/panoptica": _ranges(
-        bone=[(2, 8), 26, (41, 50)], disc=[(100, 108)], cortex=[(202, 208)], nerve=[60], fluid=[61]
-    ),
-    "uni-medical/SAM-Med3D": _ranges(
-        kidney=[2, 3], fluid=[4, 14], hollow=[5, 7, 13], artery=[8], vein=[9]
-    ),
-    "niivue/niivue": _ranges(kidney=[2, 3], fluid=[4, 11], hollow=[5, 7], artery=[8], vein=[9]),
-    "gaudot/SlicerDentalSegmentator": _ranges(bone=[1, 2], tooth=[3, 4], nerve=[5]),
-    "Sanam-t/3DModel-DICOM": _ranges(bone=[1, 2, 3]),
-    "muschellij2/lungct": _ranges(lung=[(1, 5)]),
+    "mhalle/spl-abdominal-atlas": _table({
+        BONE: [299, (409, 412), (501, 505), 600, (686, 692), 699],
+        DISC: [(551, 559)],
+        MUSCLE: [32, (131, 140), 143, (231, 241)],
+        ARTERY: [7, (16, 29), (71, 76), 126, 127, 227],
+        VEIN: [8, 12, (81, 86), 117, 128, 129, 151, 153],
+        KIDNEY: [51, 52],
+        HOLLOW: [9, 13],
+        FLUID: [10, 141, 142, 145, 146],
+    }),
+    "mhalle/spl-head-neck-atlas": _table({
+        BONE: [1, (9, 17), (21, 36)],
+        MUSCLE: [(51, 64)],
+        ARTERY: [(101, 108), 111, 112, (113, 116)],
+        VEIN: [109, 110, 117],
+        CARTILAGE: [119, 120],
+    }),
+    "mhalle/spl-knee-atlas": _table({
+        BONE: [(95, 98)],
+        MUSCLE: [(12, 26)],
+        CARTILAGE: [(31, 48), (81, 86)],
+        NERVE: [(61, 64)],
+        ARTERY: [71, 73, 74, 75],
+        VEIN: [72, 77, 78],
+        FAT: [9],
+    }),
+    "BrainLesion/panoptica": _table({
+        BONE: [(2, 8), 26, (41, 50)], DISC: [(100, 108)], CORTEX: [(202, 208)], NERVE: [60], FLUID: [61]
+    }),
+    "uni-medical/SAM-Med3D": _table({
+        KIDNEY: [2, 3], FLUID: [4, 14], HOLLOW: [5, 7, 13], ARTERY: [8], VEIN: [9]
+    }),
+    "niivue/niivue": _table({KIDNEY: [2, 3], FLUID: [4, 11], HOLLOW: [5, 7], ARTERY: [8], VEIN: [9]}),
+    "gaudot/SlicerDentalSegmentator": _table({BONE: [1, 2], TOOTH: [3, 4], NERVE: [5]}),
+    "Sanam-t/3DModel-DICOM": _table({BONE: [1, 2, 3]}),
+    "muschellij2/lungct": _table({LUNG: [(1, 5)]}),
 }  # fmt: skip
 
 # Label values that are one structure to whoever clicks: the lobes of a lung, whose fissures hardly show.
 WHOLES = {"muschellij2/lungct": ((1, 2), (3, 4, 5))}
-# Parts of vertebrae whose borders are arbitrary: they would teach that a click in an arch means the arch.
+# Volumes of parts of vertebrae, whose borders are arbitrary: a click in an arch is to mean the vertebra.
 LEFT_OUT = {"panoptica_spine_sem"}
 HARDER = {BONE: 2.5, DISC: 2.5}  # times as often clicked: only its shape tells a vertebra from the next one
 
@@ -170,8 +170,9 @@ def _appearance(is_ct: bool, rng: np.random.Generator) -> tuple[torch.Tensor, to
 def _organ_means(
     labels: np.ndarray, tissues: np.ndarray, is_ct: bool, rng: np.random.Generator
 ) -> torch.Tensor:
-    """The mean of every component as an organ, one for all parts of a label; index 0 has none."""
-    low, high = CT[ORGAN][:2] if is_ct else MR[0][ORGAN]
+    """The mean of every component as an organ, one for all parts of a label; float32 (components + 1,), where
+    index 0 is of no organ."""
+    low, high = CT[ORGAN][:2] if is_ct else MR[0][ORGAN]  # the same in both kinds of MR
     values, place = np.unique(labels, return_inverse=True)
     means = rng.uniform(low, high, len(values))[place]
     return torch.from_numpy(np.concatenate([[0.0], means]).astype(np.float32))
