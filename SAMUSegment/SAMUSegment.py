@@ -164,6 +164,7 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.placeWidget.connect("activeMarkupsPlaceModeChanged(bool)", self.onPlaceModeChanged)
         ui.segmentsTable.connect("selectionChanged(QItemSelection,QItemSelection)", self.onSegmentSelected)
         ui.cancelButton.connect("clicked()", session.controller.cancel)
+        ui.otherMaskButton.connect("clicked()", session.controller.otherMask)
         ui.widerButton.connect("clicked()", session.controller.widen)
         ui.undoButton.connect("clicked()", session.controller.undo)
         ui.redoButton.connect("clicked()", session.controller.redo)
@@ -294,6 +295,7 @@ class SAMUSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.placeButton.enabled = view.canPlace
         ui.undoButton.enabled = view.canUndo
         ui.redoButton.enabled = view.canRedo
+        ui.otherMaskButton.setVisible(view.hasOtherMask)
         ui.latencyLabel.text = view.latency
         ui.deviceLabel.text = view.device
         for widget, text in (

@@ -19,12 +19,16 @@ from SAMUSegmentLib.interaction import ClickInterpreter
 from SAMUSegmentLib.options import THRESHOLD_MAXIMUM, THRESHOLD_MINIMUM, FieldOfView
 from SAMUSegmentLib.pump import Pump
 
+OTHER_MASK_KEY = "N"  # free in the Segment Editor (Slicer's keyboard shortcuts)
+OTHER_MASK_TEXT = "Other mask (N)"
+OTHER_MASK_TIP = "The last click means something larger or smaller: show the next of its three masks."
 ICON = Path(__file__).parent.parent / "Resources" / "Icons" / "SegmentEditorEffect.png"
 HELP = """<html>Segments a whole structure in 3D from one click.<p>
 <ul style="margin: 0">
 <li><b>Left-click</b> on a structure in a slice view: adds it to the selected segment.
 <li><b>Ctrl + left-click</b>: subtracts what is found there from the selected segment.
 <li><b>Threshold</b>: lower for more, higher for less; changes the last click at once.
+<li><b>N</b>: another mask of the last click: larger, smaller, as found.
 </ul><p>Masking and overwriting are as set below; each click is one step of Undo.<p></html>"""
 
 
@@ -77,15 +81,21 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.componentBox = qt.QCheckBox("Only the part that holds the click")
         self.statusLabel = qt.QLabel()
         self.statusLabel.wordWrap = True
+        self.otherMaskButton = qt.QPushButton(OTHER_MASK_TEXT)
+        self.otherMaskButton.setToolTip(OTHER_MASK_TIP)
+        # After the text, which would take it away. It works while the button can be seen.
+        self.otherMaskButton.shortcut = qt.QKeySequence(OTHER_MASK_KEY)
         self.widerButton = qt.QPushButton()
         self.cancelButton = qt.QPushButton("Cancel")
         self.scriptedEffect.addLabeledOptionsWidget("Threshold:", self.thresholdSlider)
         self.scriptedEffect.addLabeledOptionsWidget("Field of view:", self.fieldOfViewBox)
-        for widget in (self.componentBox, self.statusLabel, self.widerButton, self.cancelButton):
+        buttons = (self.otherMaskButton, self.widerButton, self.cancelButton)
+        for widget in (self.componentBox, self.statusLabel, *buttons):
             self.scriptedEffect.addOptionsWidget(widget)
         self.thresholdSlider.connect("valueChanged(double)", self.updateMRMLFromGUI)
         self.fieldOfViewBox.connect("currentIndexChanged(int)", self.updateMRMLFromGUI)
         self.componentBox.connect("toggled(bool)", self.updateMRMLFromGUI)
+        self.otherMaskButton.connect("clicked()", self.onOtherMask)
         self.widerButton.connect("clicked()", self.onWider)
         self.cancelButton.connect("clicked()", self.onCancel)
         self._widgetsReady = True
@@ -179,6 +189,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
                 self.session.click(point, decision.mode)
         return decision.abort
 
+    def onOtherMask(self) -> None:
+        """The next of the last click's nested masks."""
+        self.session.controller.otherMask()
+
     def onWider(self) -> None:
         """Repeat the last click with a wider field of view."""
         self.session.controller.widen()
@@ -195,6 +209,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         wider = controller.widerView
         self.statusLabel.text = controller.status.text
         self.cancelButton.setVisible(controller.busy)
+        self.otherMaskButton.setVisible(controller.hasOtherMask)
         self.widerButton.setVisible(wider is not None)
         self.widerButton.text = f"Use {wider.label()}" if wider is not None else ""
 

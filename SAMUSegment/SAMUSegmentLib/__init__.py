@@ -19,6 +19,7 @@ What panel and effect decide, without widgets:
     recording, contributions, book    what each click changed, and how to take one of several back
     clickeditor    clicks that land, move, change their threshold, are undone
     controller     ClickController: clicks through the worker, and what is said about them
+    maskcycle      one key through the nested masks of a click
     clicklist      fiducial points that are clicks
     outline        the field of view as a box in the views
     dependencies   PyTorch through Slicer's extension

@@ -15,6 +15,7 @@ from samu_core.errors import Cancelled, SamuError
 from SAMUSegmentLib import statustexts
 from SAMUSegmentLib.clickeditor import ClickEditor
 from SAMUSegmentLib.clicks import SegmentRequest
+from SAMUSegmentLib.maskcycle import MaskCycle
 from SAMUSegmentLib.options import ClickOptions, FieldOfView
 from SAMUSegmentLib.orders import ClickListener, ClickOrder, Place
 from SAMUSegmentLib.results import SegmentResult
@@ -62,6 +63,7 @@ class ClickController:
         self._warming = False
         self._lastOrder: ClickOrder | None = None
         self._reapply = False
+        self._cycle = MaskCycle()
         self._nextKey = 0
 
     # What the GUI shows
@@ -99,6 +101,11 @@ class ClickController:
             return ""
         grid, wider = result.prediction.grid, FieldOfView.widerThan(result.prediction.asked_spacing)
         return statustexts.border(grid.size * grid.spacing, wider)
+
+    @property
+    def hasOtherMask(self) -> bool:
+        """True when `otherMask` has a click to work on."""
+        return not self.busy and self._isCurrent
 
     @property
     def _isCurrent(self) -> bool:
@@ -178,6 +185,28 @@ class ClickController:
             )
         )
 
+    def otherMask(self) -> bool:
+        """The next of the last click's nested masks (samu_core.candidates) in its place; no inference.
+
+        A new click, and a new threshold, show the mask as found again.
+
+        Returns:
+            True when another mask is shown.
+        """
+        if not self.hasOtherMask:
+            self.say(statustexts.NO_CLICK_TO_CHANGE, "warning")
+            return False
+        result = self.result
+        candidate, place = self._cycle.next(result.prediction, self.options, result.threshold)
+        if candidate is None:
+            self.say(statustexts.NO_OTHER_MASK)
+            return False
+        if not self._applyOptions(replace(self.options, threshold=candidate.threshold), orElse=""):
+            return False
+        said = statustexts.otherMask(candidate.name, place, candidate.expected_iou)
+        self.say(f"{said} {self.status.text}", self.status.kind)
+        return True
+
     def cancel(self) -> None:
         """Drop the click that is under way."""
         if self._dropPending():
@@ -230,7 +259,7 @@ class ClickController:
                 self._finish(event)
         if self._reapply and not self.busy:
             self._reapply = False
-            self._applyOptions()
+            self._applyOptions(self.options)
 
     def takeBack(self, keys: list[int], nothing: str = statustexts.NOTHING_TO_GIVE_BACK) -> bool:
         """Remove what clicks did to their segments; False when that failed.
@@ -310,16 +339,18 @@ class ClickController:
         self._announce(order, result)
         return None
 
-    def _applyOptions(self) -> None:
+    def _applyOptions(self, options: ClickOptions, orElse: str = statustexts.NEXT_CLICK_ONLY) -> bool:
+        """Use options for the last click; False when that can not be, with a word about it and `orElse`."""
         if not self._isCurrent:
-            self.say(statustexts.NEXT_CLICK_ONLY)
-            return
+            self.say(orElse)
+            return False
         try:
-            result = self.editor.applyOptions(self.options)
+            result = self.editor.applyOptions(options)
         except SamuError as error:
-            self.say(f"{error} {statustexts.NEXT_CLICK_ONLY}", "warning")
-            return
+            self.say(f"{error} {orElse}".strip(), "warning")
+            return False
         self._announce(self._lastOrder, result)
+        return True
 
     def _announce(self, order: ClickOrder | None, result: SegmentResult) -> None:
         if self.listener is not None and order is not None:

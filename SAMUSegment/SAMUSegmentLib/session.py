@@ -31,6 +31,7 @@ class PanelView:
     canPlace: bool
     canUndo: bool
     canRedo: bool
+    hasOtherMask: bool
     borderNotice: str
     widerButton: str
     latency: str
@@ -120,6 +121,7 @@ class PanelSession:
             canPlace=self._ready.ready and self.parameters is not None and bool(self.parameters.inputVolume),
             canUndo=controller.editor.canUndo,
             canRedo=controller.editor.canRedo,
+            hasOtherMask=controller.hasOtherMask,
             borderNotice=controller.borderNotice,
             widerButton=f"Use {wider.label()}" if wider is not None else "",
             latency=statustexts.latency(result.seconds) if result is not None else "",

@@ -14,6 +14,8 @@ UNDONE = "Undone."
 REDONE = "Redone."
 NO_STEP = "There is nothing to undo or redo."
 NEXT_CLICK_ONLY = "The new setting is used from the next click on."
+NO_CLICK_TO_CHANGE = "There is no click whose mask could be changed: click on a structure first."
+NO_OTHER_MASK = "The network sees no larger and no smaller structure at this click."
 NOTHING_TO_GIVE_BACK = "The click had left nothing in the segment; nothing was changed."
 FROM_SAVED_SCENE = (
     "What this click did before the scene was saved stays; erase it in the Segment Editor if need be."
@@ -23,6 +25,11 @@ FROM_SAVED_SCENE = (
 def gaveBack(count: int) -> str:
     """A click was taken out of its segment."""
     return f"The click was taken back; {count:,} voxels changed."
+
+
+def otherMask(name: str, place: str, expectedIoU: float) -> str:
+    """One of the nested masks of a click is shown."""
+    return f"Mask {place}, {name}; expected overlap {expectedIoU:.2f}."
 
 
 STAGES = {

@@ -196,6 +196,7 @@ class BatchStream(torch.utils.data.IterableDataset):
             plain=self.plain or self.phase.plain,
             clicks=crop.clicks,
             centred=self.phase.centred,
+            unlike=self.phase.unlike,
             anatomy=self.phase.anatomy,
         )
         samples: list[Sample] = []

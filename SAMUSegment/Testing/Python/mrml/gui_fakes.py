@@ -20,7 +20,7 @@ MODULE_FOLDER = HERE.parents[2]
 # Attributes that each widget class really has, with their values at first.
 WIDGET = {"visible": True, "enabled": True, "toolTip": "", "name": ""}
 LABEL = {**WIDGET, "text": "", "wordWrap": False}
-BUTTON = {**WIDGET, "text": "", "checkable": False, "checked": False}
+BUTTON = {**WIDGET, "text": "", "checkable": False, "checked": False, "shortcut": ""}
 PROPERTIES = {
     "QWidget": WIDGET,
     "QFrame": WIDGET,
@@ -310,7 +310,7 @@ def install(monkeypatch, mrml, editor=None):
     """Put the fakes where the GUI files import them from; `monkeypatch` takes them away again."""
     FakeTimer.instances.clear()
     names = ("QLabel", "QPushButton", "QComboBox", "QCheckBox", "QProgressBar")
-    qt = module("qt", QTimer=FakeTimer, QIcon=lambda path="": ("icon", path))
+    qt = module("qt", QTimer=FakeTimer, QIcon=lambda path="": ("icon", path), QKeySequence=str)
     qt.__dict__.update({name: widgetClass(name) for name in names})
     ctk = module("ctk", ctkSliderWidget=widgetClass("ctkSliderWidget"))
     effects = module(

@@ -12,6 +12,7 @@ from SAMUSegmentLib import statustexts
 from SAMUSegmentLib.clicks import MODES
 from SAMUSegmentLib.options import ClickMode, FieldOfView
 
+from samu_core.candidates import AS_FOUND, LARGER, SMALLER, nested_thresholds
 from samu_core.errors import SamuError, WeightsError
 
 A, B, C = (14.0, 14.0, 14.0), (22.0, 24.0, 18.0), (26.0, 30.0, 22.0)
@@ -295,3 +296,68 @@ def test_clicks_of_one_segmentation_do_not_undo_into_another(clicking):
     assert not clicking.editor.canUndo
     clicking.controller.undo()
     assert segmentationState(first) == after
+
+
+# -- other masks of a click --
+
+
+def test_one_key_goes_through_larger_smaller_and_as_found_without_inference(clicking):
+    clicking.predictor.slope = 2.0
+    clicking.set(threshold=0.4)
+    clicking.click(B)
+    thresholds = nested_thresholds(0.4)
+    said = []
+    for name in (LARGER, SMALLER, AS_FOUND, LARGER):
+        assert clicking.controller.hasOtherMask and clicking.controller.otherMask()
+        clicking.assertBalls(clicking.controller.result.segmentID, B, threshold=thresholds[name])
+        assert name in clicking.status.text and clicking.controller.result.message in clicking.status.text
+        said.append(clicking.status.text)
+    assert said[0] == said[3] and "2 of 3" in said[0] and "1 of 3" in said[2]
+    assert clicking.predictor.calls == 1 and clicking.controller.options.threshold == 0.4
+    assert clicking.editor.undo() and not clicking.editor.canUndo
+    assert clicking.segmentation.GetSegmentation().GetNumberOfSegments() == 0
+
+
+def test_a_new_click_and_a_new_threshold_show_the_mask_as_found(clicking):
+    clicking.predictor.slope = 2.0
+    clicking.click(A)
+    assert clicking.controller.otherMask()
+    clicking.set(threshold=0.6)
+    clicking.assertBalls(clicking.controller.result.segmentID, A, threshold=0.6)
+    assert clicking.controller.otherMask() and LARGER in clicking.status.text
+    result = clicking.click(B)
+    clicking.assertBalls(result.segmentID, B, threshold=0.6)
+
+
+def test_the_key_leaves_a_click_before_the_last_one_alone(clicking):
+    clicking.predictor.slope = 2.0
+    clicking.click(A)
+    assert clicking.controller.otherMask()
+    after = clicking.state
+    clicking.click(B)
+    assert clicking.controller.otherMask()
+    clicking.controller.undo()
+    assert clicking.state == after
+    assert not clicking.controller.otherMask()
+    assert clicking.status.kind == "warning" and "last click" in clicking.status.text
+    assert clicking.state == after
+
+
+def test_without_a_click_or_another_mask_the_key_says_so(clicking):
+    assert not clicking.controller.hasOtherMask and not clicking.controller.otherMask()
+    assert clicking.status.text == statustexts.NO_CLICK_TO_CHANGE
+    clicking.predictor.slope = 1e6  # all thresholds give the same ball
+    clicking.click(B)
+    before = clicking.state
+    assert not clicking.controller.otherMask() and clicking.status.text == statustexts.NO_OTHER_MASK
+    assert clicking.state == before
+
+
+def test_an_edit_after_the_click_is_not_overwritten_by_another_mask(clicking):
+    clicking.predictor.slope = 2.0
+    clicking.click(B)
+    clicking.mrml.addSegment(clicking.segmentation, np.ones((36, 44, 40), np.uint8), "wall")
+    before = clicking.state
+    assert not clicking.controller.otherMask()
+    assert clicking.status.kind == "warning" and "edited after this click" in clicking.status.text
+    assert statustexts.NEXT_CLICK_ONLY not in clicking.status.text and clicking.state == before

@@ -12,6 +12,8 @@ from gui_fakes import EVENTS, FakeEditor, FakeInteractor, FakeWidget
 from mrml_scene import StandInPredictor, assertBall, segmentationState, segmentOnVolume, volumeDistances
 from SAMUSegmentLib.options import FieldOfView
 
+from samu_core.candidates import AS_FOUND, LARGER, SMALLER, nested_thresholds
+
 A, B = (14, 14), (24, 28)
 PATIENCE_S = 30
 
@@ -207,6 +209,21 @@ def test_the_threshold_slider_acts_on_the_last_click(site):
     site.editor.logic.Undo()
     assert site.segmentation.GetSegmentation().GetNumberOfSegments() == 0
     assert not site.editor.logic.CanUndo()
+
+
+def test_the_button_for_another_mask_has_a_key_and_acts_on_the_last_click(site):
+    site.predictor.slope = 2.0
+    button = site.effect.otherMaskButton
+    assert button.shortcut == "N" and not button.visible
+    site.press(A)
+    for name in (LARGER, SMALLER, AS_FOUND):
+        button.click()
+        site.assertBalls(A, threshold=nested_thresholds()[name])
+        assert name in site.effect.statusLabel.text
+    assert site.predictor.calls == 1 and site.effect.thresholdSlider.value == 0.5
+    button.click()
+    site.editor.logic.Undo()
+    assert site.segmentation.GetSegmentation().GetNumberOfSegments() == 0
 
 
 def test_after_ctrl_z_the_slider_leaves_the_segment_alone(site):

@@ -16,6 +16,8 @@ from gui_fakes import MODULE_FOLDER, PROPERTIES
 from mrml_scene import StandInPredictor, assertBall, segmentationState, segmentOnVolume, volumeDistances
 from SAMUSegmentLib.options import ClickMode, FieldOfView
 
+from samu_core.candidates import LARGER, nested_thresholds
+
 A, B, C = (14.0, 14.0, 14.0), (20.0, 20.0, 16.0), (26.0, 30.0, 22.0)
 
 
@@ -144,6 +146,18 @@ def test_threshold_and_component_act_at_once(panel):
     panel.parameters.clickedComponent = False
     panel.tick()
     assert panel.predictor.calls == 1
+
+
+def test_the_button_for_another_mask_acts_on_the_last_click(panel):
+    panel.predictor.slope = 2.0
+    assert not panel.ui.otherMaskButton.visible
+    panel.place(A)
+    panel.ui.otherMaskButton.click()
+    panel.assertBalls(A, threshold=nested_thresholds()[LARGER])
+    assert panel.predictor.calls == 1 and panel.parameters.threshold == 0.5
+    panel.ui.undoButton.click()
+    panel.finish()
+    assert not panel.ui.otherMaskButton.visible
 
 
 def test_field_of_view_and_its_outline(panel):
