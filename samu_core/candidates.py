@@ -59,6 +59,17 @@ def nested_thresholds(threshold: float = 0.5) -> dict[str, float]:
     return found
 
 
+def nested_masks(
+    prediction: Prediction, threshold: float = 0.5, clicked_component: bool = True
+) -> dict[str, np.ndarray]:
+    """The three masks by their names, bool (n, n, n) on the patch; arguments as in `nested_candidates`."""
+    geometry = prediction.grid.geometry
+    return {
+        name: prediction.mask(geometry, value, clicked_component).full(geometry).view(bool)
+        for name, value in nested_thresholds(threshold).items()
+    }
+
+
 def nested_candidates(
     prediction: Prediction, threshold: float = 0.5, clicked_component: bool = True
 ) -> list[Candidate]:
@@ -75,16 +86,13 @@ def nested_candidates(
     Raises:
         SamuError: the threshold is not between 0 and 1.
     """
-    masks = {}
-    for name, value in nested_thresholds(threshold).items():
-        region = prediction.mask(prediction.grid.geometry, value, clicked_component)
-        masks[name] = (value, region.full(prediction.grid.geometry).view(bool))
-    around = masks[LARGER][1] | masks[AS_FOUND][1]
+    masks = nested_masks(prediction, threshold, clicked_component)
     found: list[Candidate] = []
-    for name, (value, mask) in masks.items():
+    for name, value in nested_thresholds(threshold).items():
+        mask, around = masks[name], masks[LARGER]
         voxels = int(np.count_nonzero(mask))
         if voxels and voxels not in [other.voxels for other in found]:
-            found.append(Candidate(name, value, voxels, _overlap(prediction.logits, mask, around)))
+            found.append(Candidate(name, value, voxels, expected_overlap(prediction.logits, mask, around)))
     return found
 
 
@@ -99,9 +107,15 @@ def expected_iou(prediction: Prediction, threshold: float = 0.5) -> float:
     return first[0].expected_iou if first and first[0].name == AS_FOUND else 0.0
 
 
-def _overlap(logits: np.ndarray, mask: np.ndarray, around: np.ndarray) -> float:
-    """Expected intersection over union of a mask, where what is meant lies within `mask` or `around`; all
-    (n, n, n)."""
-    probability = 1 / (1 + np.exp((BIAS - logits[mask | around]) / SPREAD))
+def expected_overlap(
+    logits: np.ndarray, mask: np.ndarray, around: np.ndarray, spread: float = SPREAD, bias: float = BIAS
+) -> float:
+    """Expected intersection over union of a mask with what is meant, which lies within `mask` or `around`.
+
+    Args:
+        logits: float32 (n, n, n). mask, around: bool (n, n, n), the mask not empty.
+        spread, bias: a voxel is taken to be part of it with probability sigmoid((logit - bias) / spread).
+    """
+    probability = 1 / (1 + np.exp((bias - logits[mask | around]) / spread))
     inside = mask[mask | around]
     return float(probability[inside].sum() / (np.count_nonzero(inside) + probability[~inside].sum()))

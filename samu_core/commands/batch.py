@@ -217,6 +217,7 @@ class Batch:
             self._settle(row, OK)
         record = self.summary.of(row)
         record.voxels, record.ml, record.ms = str(voxels), f"{ml:.3f}", f"{outcome.seconds * 1000:.0f}"
+        record.expected_iou = f"{outcome.expected_iou:.2f}"
 
     def _get_predictor(self) -> Predictor:
         if self._predictor is None:
@@ -230,6 +231,7 @@ class Batch:
         record.sha256 = self.summary.of(row).sha256
         if earlier is not None:
             record.voxels, record.ml, record.sha256 = earlier.voxels, earlier.ml, earlier.sha256
+            record.expected_iou = earlier.expected_iou
         record.status, record.message = status, message
         self.summary.records[id(row)] = record
 

@@ -14,7 +14,18 @@ from samu_core.errors import SamuError
 PENDING, OK, EMPTY, SKIPPED, FAILED = "pending", "ok", "empty", "skipped", "failed"
 # With these nothing is left to do for the row.
 FINISHED = (OK, EMPTY, SKIPPED)
-RESULT_COLUMNS = ("line", "status", "file", "value", "voxels", "ml", "ms", "message", "sha256")
+RESULT_COLUMNS = (
+    "line",
+    "status",
+    "file",
+    "value",
+    "voxels",
+    "ml",
+    "ms",
+    "expected_iou",
+    "message",
+    "sha256",
+)
 ALL_COLUMNS = ("line", *COLUMNS, *RESULT_COLUMNS[1:])
 
 
@@ -29,6 +40,7 @@ class Record:
         file: the output.
         value: the segment's label value in it.
         voxels, ml, ms: of the segment; empty if there is none.
+        expected_iou: of the mask, 0...1 (samu_core.candidates).
         message: what went wrong, or why nothing was done.
         sha256: of the output when it was written, also for a row of it that failed.
     """
@@ -41,6 +53,7 @@ class Record:
     voxels: str = ""
     ml: str = ""
     ms: str = ""
+    expected_iou: str = ""
     message: str = ""
     sha256: str = ""
 

@@ -50,11 +50,12 @@ class Click:
 
 @dataclass
 class Outcome:
-    """What one click gave; `found` is false for an empty mask."""
+    """What one click gave; `found` is false for an empty mask; `expected_iou`: see `samu_core.candidates`."""
 
     click: Click
     seconds: float
     found: bool
+    expected_iou: float
 
 
 def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,10 +141,13 @@ class LabelMap:
 
     def add(self, click: Click, predictor: Predictor) -> Outcome:
         """Segment at one click and paint the result; warns of what the numbers would not show."""
+        from samu_core.candidates import expected_iou
+
         start = time.perf_counter()
         prediction = predictor.predict(self.volume, click.point_ras, spacing=click.spacing)
         found, painted = self._paint(prediction, click)
-        outcome = Outcome(click, time.perf_counter() - start, found > 0)
+        seconds = time.perf_counter() - start
+        outcome = Outcome(click, seconds, found > 0, expected_iou(prediction, click.threshold))
         self.outcomes.append(outcome)
         _advise(click, found, painted, prediction)
         return outcome

@@ -95,6 +95,6 @@ def table_of(labels: painting.LabelMap) -> str:
     rows = []
     for outcome in labels.outcomes:
         voxels, ml = labels.size_of(outcome.click)
-        milliseconds = f"{outcome.seconds * 1000:.0f}"
-        rows.append([outcome.click.name, str(outcome.click.label), str(voxels), f"{ml:.2f}", milliseconds])
-    return common.table(rows, ["segment", "label", "voxels", "ml", "ms"])
+        figures = [f"{ml:.2f}", f"{outcome.seconds * 1000:.0f}", f"{outcome.expected_iou:.2f}"]
+        rows.append([outcome.click.name, str(outcome.click.label), str(voxels), *figures])
+    return common.table(rows, ["segment", "label", "voxels", "ml", "ms", "expected overlap"])

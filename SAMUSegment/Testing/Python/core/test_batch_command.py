@@ -89,6 +89,7 @@ def test_rows_of_an_image_make_one_file_and_one_reading(capsys, predictor, image
     last = summary_of(table)[2]
     assert (last["line"], last["status"], last["file"]) == ("4", "ok", str(written))
     assert int(last["voxels"]) == np.count_nonzero(labels == 2)
+    assert 0.5 < float(last["expected_iou"]) <= 1
 
 
 def test_a_bad_row_does_not_stop_the_rest(capsys, predictor, images, tmp_path):
@@ -137,7 +138,7 @@ def test_a_second_run_does_what_is_missing_only(capsys, predictor, images, reads
     del reads[:]
     code, out, _ = run(capsys, "batch", table)
     assert code == 0 and "2 skipped" in out and not reads
-    assert all(int(row["voxels"]) > 0 for row in summary_of(table))
+    assert all(int(row["voxels"]) > 0 and float(row["expected_iou"]) > 0 for row in summary_of(table))
     run(capsys, "batch", table, "--force")
     assert statuses(table) == ["ok", "ok"]
     assert len(reads) == 2

@@ -113,6 +113,9 @@ class FakeWidget:
     def setVisible(self, visible):
         self._values["visible"] = bool(visible)
 
+    def isVisibleTo(self, _ancestor):
+        return self.visible
+
     def setToolTip(self, text):
         self._values["toolTip"] = text
 
@@ -154,6 +157,13 @@ class FakeWidget:
         if self.placeModeEnabled != enabled:
             self._values["placeModeEnabled"] = enabled
             self.emit("activeMarkupsPlaceModeChanged(bool)", enabled)
+
+
+class FakeKeySequence(str):
+    """qt.QKeySequence of a text."""
+
+    def toString(self):
+        return str(self)
 
 
 class FakeTimer:
@@ -310,7 +320,7 @@ def install(monkeypatch, mrml, editor=None):
     """Put the fakes where the GUI files import them from; `monkeypatch` takes them away again."""
     FakeTimer.instances.clear()
     names = ("QLabel", "QPushButton", "QComboBox", "QCheckBox", "QProgressBar")
-    qt = module("qt", QTimer=FakeTimer, QIcon=lambda path="": ("icon", path), QKeySequence=str)
+    qt = module("qt", QTimer=FakeTimer, QIcon=lambda path="": ("icon", path), QKeySequence=FakeKeySequence)
     qt.__dict__.update({name: widgetClass(name) for name in names})
     ctk = module("ctk", ctkSliderWidget=widgetClass("ctkSliderWidget"))
     effects = module(

@@ -140,6 +140,19 @@ class SAMUSegmentEffectTest(unittest.TestCase):
         self.assertIsNotNone(self.editor.activeEffect(), "the editor left the effect")
         self.assertEqual(self.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
 
+    def test_TheOtherMaskButtonShowsALargerOne(self):
+        import qt
+
+        button = self.effect.otherMaskButton
+        self.click()
+        before = self.voxels()
+        self.assertEqual(button.shortcut.toString(), qt.QKeySequence("N").toString())
+        self.assertTrue(button.isVisibleTo(button.parent()))
+        button.click()
+        self.assertGreater(self.voxels(), before)
+        self.editor.undo()
+        self.assertEqual(self.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
     def test_DoubleAndRightClicksAreSwallowed(self):
         for eventId in (
             vtk.vtkCommand.LeftButtonDoubleClickEvent,
