@@ -16,10 +16,7 @@ from samu_core.errors import SamuError
 from samu_core.prediction import Prediction
 
 STEP = 2.5  # logits; how much the best of three gains by it: benchmarks/README.md, "Three masks of a click"
-LEAST_THRESHOLD, GREATEST_THRESHOLD = (
-    0.02,
-    0.98,
-)  # as in the GUI; below the least the fast engine knows nothing
+LEAST_THRESHOLD, GREATEST_THRESHOLD = 0.02, 0.98  # below the least the fast engine knows nothing
 AS_FOUND, LARGER, SMALLER = "as found", "larger", "smaller"
 # The network is surer than it is right. With these the expected overlap has hardly a bias on the training
 # split (benchmarks/candidates.py --split train).

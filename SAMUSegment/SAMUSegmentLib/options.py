@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from samu_core.candidates import GREATEST_THRESHOLD, LEAST_THRESHOLD
 from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM
 
 THRESHOLD_DEFAULT = 0.5
 # 0 and 1 themselves are no usable thresholds: their logits are infinite.
-THRESHOLD_MINIMUM = 0.02
-THRESHOLD_MAXIMUM = 0.98
+THRESHOLD_MINIMUM = LEAST_THRESHOLD
+THRESHOLD_MAXIMUM = GREATEST_THRESHOLD
 # Two spacings closer than this show the same.
 SPACING_TOLERANCE_MM = 1e-3
 
