@@ -49,7 +49,6 @@ VARIANTS = {
     "real": ("80 % real images", {}, {"real": 0.8, "labelmaps": 0.1}),
     "random paint": ("label maps painted at random, not by tissue", {}, {"anatomy": 0.0}),
     "centred": ("every click in the middle of its patch", {}, {"centred": 1.0}),
-    "any click": ("further clicks anywhere in their targets", {}, {"unlike": 0.0}),
     "plain": ("patches z-scored as at inference only", {}, {"plain": True}),
     "easy": ("contrast as easy as at the start", {"hardest": 0.1}, {}),
     "hard": ("contrast to the hardest", {"hardest": 1.0}, {}),

@@ -11,7 +11,6 @@ from samu_core.training.tissues import click_factors
 DEPTH_REACH = 5  # voxels around a click that are looked at to see how deep it lies
 POWERS = (0.1, 0.6)  # of its volume, with which a component is drawn: most are small, but all must be seen
 AGAIN = 0.25  # of the further clicks may fall into what has been clicked, so that its masks learn to agree
-UNLIKE_CANDIDATES, TYPICAL_SAMPLE = 8, 200  # voxels of a target: among which one is unlike the rest; the rest
 
 
 def draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
@@ -70,38 +69,6 @@ def further_clicks(
         voxels = np.stack(np.unravel_index(flat[rng.integers(len(flat), size=8)], array.shape), axis=1)
         found.append((component, _one_of(voxels, array, component, rng)))
     return found
-
-
-def unlike_clicks(
-    image: torch.Tensor,
-    targets: list[torch.Tensor],
-    positions: list[np.ndarray],
-    share: float,
-    rng: np.random.Generator,
-) -> list[np.ndarray]:
-    """A `share` of the clicks moved to where the image is unlike the rest of their target: a rim, a vessel, a
-    cyst. A tenth of a user's clicks lie there, and it is there that masks fail (docs/model.md).
-
-    Args:
-        image: float32 (n, n, n), any unit. targets: bool (n, n, n) each, not empty.
-        positions: (3,) each, continuous index in the patch; all KJI.
-
-    Returns:
-        The positions, moved ones within half a voxel of the one in UNLIKE_CANDIDATES random voxels of the
-        target whose 3³ neighbourhood's mean is furthest from the target's median.
-    """
-    values, moved = image.numpy(), []
-    for target, position in zip(targets, positions):
-        if rng.random() < share:
-            found = np.flatnonzero(target.numpy())
-            typical = np.median(values.ravel()[found[rng.integers(len(found), size=TYPICAL_SAMPLE)]])
-            flat = found[rng.integers(len(found), size=UNLIKE_CANDIDATES)]
-            voxels = np.stack(np.unravel_index(flat, values.shape), axis=1)
-            around = [values[tuple(slice(max(v - 1, 0), v + 2) for v in voxel)].mean() for voxel in voxels]
-            furthest = int(np.abs(np.array(around) - typical).argmax())
-            position = voxels[furthest] + rng.uniform(-0.5, 0.5, 3)
-        moved.append(position)
-    return moved
 
 
 def _tissues(volume: PackedVolume) -> np.ndarray:

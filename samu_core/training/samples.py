@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from samu_core.prompt import FIELD_OF_VIEW
-from samu_core.training.clicks import draw_click, draw_component, further_clicks, unlike_clicks
+from samu_core.training.clicks import draw_click, draw_component, further_clicks
 from samu_core.training.contrast import anatomy_image, blur, synthetic_image, white_noise
 from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.settings import PhaseSettings
@@ -43,8 +43,8 @@ class Sample:
 @dataclass(frozen=True)
 class CropSpec:
     """Edge length of the patch in voxels, its spacing in mm, the contrast curriculum's difficulty, 0...1,
-    whether it is z-scored as at inference rather than at random, and how many clicks it gets; `centred`,
-    `unlike` and `anatomy` of `PhaseSettings`."""
+    whether it is z-scored as at inference rather than at random, and how many clicks it gets; `centred` and
+    `anatomy` of `PhaseSettings`."""
 
     size: int
     spacing: float
@@ -52,7 +52,6 @@ class CropSpec:
     plain: bool = False
     clicks: int = 1
     centred: float = PhaseSettings.centred
-    unlike: float = PhaseSettings.unlike
     anatomy: float = PhaseSettings.anatomy
 
 
@@ -91,7 +90,6 @@ def make_sample(
         image = _augment(_gather_image(volume.image, coordinates, index), rng, volume.modality == "CT")
     else:
         image = _painted(volume, coordinates, index, ids, targets, spacing, rng, spec)
-    positions[1:] = unlike_clicks(image, targets[1:], positions[1:], spec.unlike, rng)
     patch = random_normalisation(image, inside, 1.0 if spec.plain else rng.random())
     fractions = torch.from_numpy(((np.stack(positions) + 0.5) / size).astype(np.float32))
     return Sample(patch, torch.stack(targets), fractions, size * spec.spacing / FIELD_OF_VIEW)
@@ -205,8 +203,8 @@ def _augment(image: torch.Tensor, rng: np.random.Generator, is_ct: bool) -> torc
         image = image * torch.exp(float(rng.uniform(0, 0.25)) * field)
     if rng.random() < 0.1 and not is_ct:
         image = 1 - image
-    if rng.random() < 0.4:  # as sharp as the scanner and earlier resampling left it
-        image = blur(image, rng.uniform(0.2, 1.0, 3))
+    if rng.random() < 0.3:  # as sharp as the scanner and earlier resampling left it
+        image = blur(image, rng.uniform(0.2, 0.9, 3))
     if rng.random() < 0.3:
         noise = white_noise(image.shape, rng)
         image = image + noise * float(rng.uniform(0, 0.5)) * float(image.std()) * 0.2

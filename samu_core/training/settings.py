@@ -47,7 +47,6 @@ class PhaseSettings:
             synthetic contrast; the rest are random shapes.
         anatomy: share of the label maps' samples painted by tissue where the tissues are known (tissues.py).
         centred: share of the patches with the click in the middle, as at inference.
-        unlike: share of a patch's further clicks that lie where the image is unlike the rest of their target.
         plain: z-score all patches as at inference, not some of them otherwise.
         coarse: train the levels from the auxiliary head's down, judged by that head; the finer ones of the
             encoder stay as they are, and the decoder's are left out. Twice as many samples a minute.
@@ -65,7 +64,6 @@ class PhaseSettings:
     regions: float = 0.0
     anatomy: float = 0.8
     centred: float = 0.65
-    unlike: float = 0.4
     plain: bool = False
     coarse: bool = False
     fixed_statistics: bool = False

@@ -196,7 +196,6 @@ class BatchStream(torch.utils.data.IterableDataset):
             plain=self.plain or self.phase.plain,
             clicks=crop.clicks,
             centred=self.phase.centred,
-            unlike=self.phase.unlike,
             anatomy=self.phase.anatomy,
         )
         samples: list[Sample] = []

@@ -70,23 +70,6 @@ def test_all_structures_of_a_patch_are_clicked_before_one_is_clicked_again(monke
         assert ids[int(k), int(j), int(i)] == value and usable[int(k), int(j), int(i)]
 
 
-def test_clicks_are_moved_to_where_the_image_is_unlike_the_rest_of_their_target():
-    target = torch.zeros(16, 16, 16, dtype=torch.bool)
-    target[2:14, 2:14, 2:14] = True
-    image = torch.ones(16, 16, 16)
-    image[2:14, 2:14, 2:5] = 3.0  # a quarter of the target
-    image[0, 0, 0] = 100.0  # not of the target
-    middle, rng = np.full(3, 8.0), np.random.default_rng(0)
-    moved = clicks.unlike_clicks(image, [target] * 40, [middle] * 40, 0.5, rng)
-    kept = [np.array_equal(position, middle) for position in moved]
-    assert 8 <= sum(kept) <= 32
-    voxels = [np.rint(position).astype(int) for position in moved if not np.array_equal(position, middle)]
-    assert all(target[tuple(voxel)] for voxel in voxels)
-    assert np.mean([voxel[2] < 6 for voxel in voxels]) > 0.8
-    unmoved = clicks.unlike_clicks(image, [target] * 40, [middle] * 40, 0.0, rng)
-    assert all(np.array_equal(position, middle) for position in unmoved)
-
-
 def test_every_target_of_a_synthetic_image_has_a_contrast():
     labels, rng = blocks(), np.random.default_rng(3)
     volume, gaps = packed(labels), []
