@@ -1,9 +1,9 @@
 """Do the fused engines find what the plain network finds, on real volumes and the shipped weights?
 
-    python benchmarks/agreement.py --data DIR [--split dev] [--cases 40] [--model FILE] [--csv FILE]
+    python benchmarks/agreement.py --data DIR [--split dev] [--cases 40] [--model FILE] [--precisions A,B]
 
-One click in the largest structure of every case: for each precision that this machine computes in, the
-largest difference between the fused engine's logits and plain PyTorch's in float32, as a share of the largest
+One click in the largest structure of every case: for each precision that this machine computes in (or of
+`--precisions`, however slow), the largest difference between the fused engine's logits and plain PyTorch's in float32, as a share of the largest
 logit, and the share of the patch's voxels where the masks differ.
 """
 
@@ -26,10 +26,10 @@ from samu_core.weights import load_network
 COLUMNS = ("case", "structure", "precision", "logits", "voxels", "mask voxels")
 
 
-def make_engines(weights: Path | None) -> tuple[TorchEngine, dict[str, object]]:
-    """Plain float32, and the fused engine of every precision there is here."""
+def make_engines(weights: Path | None, precisions: list[str]) -> tuple[TorchEngine, dict[str, object]]:
+    """Plain float32, and the fused engines of these precisions."""
     fused = {}
-    for precision in dict.fromkeys(("float32", choose_precision("auto", "cpu"))):
+    for precision in precisions:
         engine = fused_engine(load_network(weights).eval(), "cpu", precision, PATCH_SIZE)
         if engine is None:
             raise SystemExit("These weights or this machine have no fused engine: nothing to compare.")
@@ -63,8 +63,11 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--precisions", help="as float32,bfloat16; default: float32, and what a click uses")
     args = parser.parse_args()
-    plain, fused = make_engines(args.model)
+    default = dict.fromkeys(("float32", choose_precision("auto", "cpu")))
+    precisions = args.precisions.split(",") if args.precisions else list(default)
+    plain, fused = make_engines(args.model, precisions)
     every = cases.read_cases(args.data, args.split)[: args.cases]
     rows = [row for case in every for row in compare(plain, fused, case)]
     print(f"- {measuring.machine()}, {len(rows) // len(fused)} clicks\n")
