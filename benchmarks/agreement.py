@@ -2,9 +2,9 @@
 
     python benchmarks/agreement.py --data DIR [--split dev] [--cases 40] [--model FILE] [--precisions A,B]
 
-One click in the largest structure of every case: for each precision that this machine computes in (or of
-`--precisions`, however slow), the largest difference between the fused engine's logits and plain PyTorch's in float32, as a share of the largest
-logit, and the share of the patch's voxels where the masks differ.
+One click in the largest structure of every case: for each precision that this machine computes in, or of
+`--precisions`, however slow, the largest difference between the fused engine's logits and plain PyTorch's in
+float32, as a share of the largest logit, and the share of the patch's voxels where the masks differ.
 """
 
 from __future__ import annotations
