@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 from itertools import product
-from pathlib import Path
 
 import measuring  # puts the repository on the path
 import numpy as np
 
 from samu_core import candidates
 from samu_core.commands.common import table
-from samu_core.evaluation import cases, protocol
+from samu_core.evaluation import protocol
 from samu_core.evaluation.metrics import dice
 from samu_core.weights import load_network
 
@@ -48,12 +47,10 @@ def measure(prediction, geometry, part, pairs) -> dict:
 
 def measure_all(method, args, pairs) -> dict[str, list[dict]]:
     """`measure` of all clicks by data set."""
-    options = protocol.Options(clicks=args.clicks, deepest=False, limit=args.limit)
     found: dict[str, list[dict]] = {}
-    for case, only in protocol.select(cases.read_cases(args.data, args.split, "visible"), options):
-        for patch, target in protocol.click_patches(case, options, only):
-            row = measure(method.prediction(patch), patch.grid.geometry, target.part, pairs)
-            found.setdefault(case.source, []).append(row)
+    for source, patch, target in measuring.clicks_of(args):
+        row = measure(method.prediction(patch), patch.grid.geometry, target.part, pairs)
+        found.setdefault(source, []).append(row)
     return found
 
 
@@ -81,11 +78,7 @@ def agreement(found: dict[str, list[dict]], pair: tuple[float, float]) -> list[s
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--clicks", type=int, default=1, help="of each structure")
-    parser.add_argument("--limit", type=int, help="structures of each data set")
-    parser.add_argument("--model", type=Path)
+    measuring.add_click_arguments(parser, clicks=1)
     parser.add_argument("--calibrate", action="store_true", help="other spreads and biases, too")
     args = parser.parse_args()
     pairs = tuple(dict.fromkeys((SHIPPED, *OTHERS))) if args.calibrate else (SHIPPED,)

@@ -11,14 +11,13 @@ taken. What decides the limits in `samu_core/closer.py`.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import measuring  # puts the repository on the path
 import numpy as np
 
 from samu_core import closer
 from samu_core.commands.common import table
-from samu_core.evaluation import cases, protocol
+from samu_core.evaluation import protocol
 from samu_core.evaluation.metrics import dice
 from samu_core.weights import load_network
 
@@ -46,13 +45,11 @@ def looks_at(method, patch, target) -> dict | None:
 
 def measure(method, args) -> dict[str, list[dict]]:
     """Rows of `looks_at` by data set."""
-    options = protocol.Options(clicks=args.clicks, deepest=False, limit=args.limit)
     found: dict[str, list[dict]] = {}
-    for case, only in protocol.select(cases.read_cases(args.data, args.split, "visible"), options):
-        for patch, target in protocol.click_patches(case, options, only):
-            row = looks_at(method, patch, target)
-            if row is not None:
-                found.setdefault(case.source, []).append(row)
+    for source, patch, target in measuring.clicks_of(args):
+        row = looks_at(method, patch, target)
+        if row is not None:
+            found.setdefault(source, []).append(row)
     return found
 
 
@@ -68,11 +65,7 @@ def row_of(name: str, rows: list[dict]) -> list[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--clicks", type=int, default=2, help="of each structure")
-    parser.add_argument("--limit", type=int, help="structures of each data set")
-    parser.add_argument("--model", type=Path)
+    measuring.add_click_arguments(parser, clicks=2)
     args = parser.parse_args()
     method = protocol.NetworkMethod(load_network(args.model), closer=False)
     found = measure(method, args)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,6 +27,26 @@ def random_network(seed: int = 0):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.3, 1.5)
     return network
+
+
+def add_click_arguments(parser: argparse.ArgumentParser, clicks: int) -> None:
+    """--data, --split, --clicks (by default `clicks`), --limit and --model, for `clicks_of`."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--clicks", type=int, default=clicks, help="of each structure")
+    parser.add_argument("--limit", type=int, help="structures of each data set")
+    parser.add_argument("--model", type=Path)
+
+
+def clicks_of(args: argparse.Namespace) -> Iterator[tuple]:
+    """(data set, ClickPatch, Target) of the clicks that `samu evaluate` draws, visible borders, without the
+    deepest ones."""
+    from samu_core.evaluation import cases, protocol
+
+    options = protocol.Options(clicks=args.clicks, deepest=False, limit=args.limit)
+    for case, only in protocol.select(cases.read_cases(args.data, args.split, "visible"), options):
+        for patch, target in protocol.click_patches(case, options, only):
+            yield case.source, patch, target
 
 
 def machine(threads: int | None = None) -> str:

@@ -8,14 +8,14 @@ inference. The paper has one mask only.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from samu_core.errors import SamuError
-from samu_core.prediction import Prediction
+from samu_core.prediction import Prediction, logit_of
 
-STEP = 2.5  # logits; how much the best of three gains by it: benchmarks/README.md, "Three masks of a click"
+STEP = 2.5  # logits; what the best of three gains by it: benchmarks/README.md, `candidates.py`
 LEAST_THRESHOLD, GREATEST_THRESHOLD = 0.02, 0.98  # below the least the fast engine knows nothing
 AS_FOUND, LARGER, SMALLER = "as found", "larger", "smaller"
 # The network is surer than it is right. With these the expected overlap has hardly a bias on the training
@@ -46,24 +46,24 @@ def nested_thresholds(threshold: float = 0.5) -> dict[str, float]:
     Raises:
         SamuError: the threshold is not between 0 and 1.
     """
-    if not 0 < threshold < 1:
-        raise SamuError(f"The threshold is a probability between 0 and 1; got {threshold}.")
-    level = math.log(threshold / (1 - threshold))
-    shifted = {LARGER: level - STEP, SMALLER: level + STEP}
+    level = logit_of(threshold)
     found = {AS_FOUND: threshold}
-    for name, value in shifted.items():
+    for name, value in ((LARGER, level - STEP), (SMALLER, level + STEP)):
         found[name] = min(max(1 / (1 + math.exp(-value)), LEAST_THRESHOLD), GREATEST_THRESHOLD)
     return found
 
 
 def nested_masks(
-    prediction: Prediction, threshold: float = 0.5, clicked_component: bool = True
+    prediction: Prediction,
+    threshold: float = 0.5,
+    clicked_component: bool = True,
+    names: Sequence[str] = (AS_FOUND, LARGER, SMALLER),
 ) -> dict[str, np.ndarray]:
-    """The three masks by their names, bool (n, n, n) on the patch; arguments as in `nested_candidates`."""
-    geometry = prediction.grid.geometry
+    """The masks by their `names`, bool (n, n, n), KJI, on the patch; all else as in `nested_candidates`."""
+    geometry, thresholds = prediction.grid.geometry, nested_thresholds(threshold)
     return {
-        name: prediction.mask(geometry, value, clicked_component).full(geometry).view(bool)
-        for name, value in nested_thresholds(threshold).items()
+        name: prediction.mask(geometry, thresholds[name], clicked_component).full(geometry).view(bool)
+        for name in names
     }
 
 
@@ -99,9 +99,14 @@ def expected_iou(prediction: Prediction, threshold: float = 0.5) -> float:
 
     It is what the logits say, each taken for as probable as logits of its kind were in training images. A
     mask of the wrong structure that the network is sure of looks right to it.
+
+    Raises:
+        SamuError: the threshold is not between 0 and 1.
     """
-    first = nested_candidates(prediction, threshold)[:1]
-    return first[0].expected_iou if first and first[0].name == AS_FOUND else 0.0
+    masks = nested_masks(prediction, threshold, names=(AS_FOUND, LARGER))
+    if not masks[AS_FOUND].any():
+        return 0.0
+    return expected_overlap(prediction.logits, masks[AS_FOUND], masks[LARGER])
 
 
 def expected_overlap(
@@ -110,7 +115,7 @@ def expected_overlap(
     """Expected intersection over union of a mask with what is meant, which lies within `mask` or `around`.
 
     Args:
-        logits: float32 (n, n, n). mask, around: bool (n, n, n), the mask not empty.
+        logits: float32 (n, n, n), KJI. mask, around: bool (n, n, n), the mask not empty.
         spread, bias: a voxel is taken to be part of it with probability sigmoid((logit - bias) / spread).
     """
     probability = 1 / (1 + np.exp((bias - logits[mask | around]) / spread))

@@ -103,7 +103,7 @@ class Prediction:
         Raises:
             SamuError: the threshold is not between 0 and 1.
         """
-        level = _logit(threshold)
+        level = logit_of(threshold)
         above = self.logits >= level
         box = _bounding_box(above)
         if box is None:
@@ -130,7 +130,7 @@ class Prediction:
         low = np.clip(click - reach, 0, self.grid.size - 1)
         high = np.clip(click + reach, 0, self.grid.size - 1)
         crop = tuple(slice(a, b + 1) for a, b in zip(low, high))
-        level = _logit(threshold)
+        level = logit_of(threshold)
         above = (self.logits[crop] >= level).view(np.uint8)
         extent = tuple(int(value) for axis in (2, 1, 0) for value in (low[axis], high[axis]))
         found = _component_at(above, extent, self.grid.geometry, self.point_ras) != 0
@@ -147,7 +147,7 @@ class Prediction:
 
         Where the patch ends outside the volume (`inside`) nothing is cut off, so that does not count.
         """
-        level = _logit(threshold)
+        level = logit_of(threshold)
         above = self.logits >= level
         if not self._reaches_border(above):
             return False
@@ -211,7 +211,8 @@ class Prediction:
         return False
 
 
-def _logit(threshold: float) -> float:
+def logit_of(threshold: float) -> float:
+    """The logit of a probability. SamuError unless it lies between 0 and 1."""
     if not 0 < threshold < 1:
         raise SamuError(f"The threshold is a probability between 0 and 1; got {threshold}.")
     return math.log(threshold / (1 - threshold))

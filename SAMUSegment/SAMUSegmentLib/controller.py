@@ -197,7 +197,7 @@ class ClickController:
             self.say(statustexts.NO_CLICK_TO_CHANGE, "warning")
             return False
         result = self.result
-        candidate, place = self._cycle.next(result.prediction, self.options, result.threshold)
+        candidate, place = self._cycle.following(result.prediction, self.options, result.threshold)
         if candidate is None:
             self.say(statustexts.NO_OTHER_MASK)
             return False

@@ -16,7 +16,7 @@ class MaskCycle:
         self._of: tuple[Any, ClickOptions] | None = None
         self._candidates: list[Candidate] = []
 
-    def next(self, prediction: Any, options: ClickOptions, shown: float) -> tuple[Candidate | None, str]:
+    def following(self, prediction: Any, options: ClickOptions, shown: float) -> tuple[Candidate | None, str]:
         """The mask after the one that is shown, and its place, e.g. "2 of 3"; None where there is no other.
 
         Args:
@@ -32,5 +32,5 @@ class MaskCycle:
         others = len(thresholds) - (place >= 0)
         if not others:
             return None, ""
-        following = (place + 1) % len(thresholds)
-        return self._candidates[following], f"{following + 1} of {len(thresholds)}"
+        place = (place + 1) % len(thresholds)
+        return self._candidates[place], f"{place + 1} of {len(thresholds)}"
