@@ -82,7 +82,7 @@ def run_prepare(args) -> int:
     from samu_core.training.pack import pack_data
     from samu_core.training.settings import TrainingSettings
     from samu_core.training.stream import load_sources
-    from samu_core.training.travel import MIB, folder_bytes, pack_small, save_bank
+    from samu_core.training.travel import MIB, folder_bytes, pack_small, save_banks
 
     settings = TrainingSettings.read(args.config)
     if args.out.exists() and any(args.out.iterdir()):
@@ -90,13 +90,13 @@ def run_prepare(args) -> int:
     budget = int(args.budget_mib * MIB)
     pack_small(args.pack, args.out, int(VOLUMES_SHARE * budget), args.per_source)
     shutil.copyfile(args.config, args.out / "config.yaml")
-    save_bank(load_sources(args.out, settings, cache=args.out), args.out, settings)  # makes the regions too
+    save_banks(load_sources(args.out, settings, cache=args.out), args.out)  # makes the regions too
     if args.data is not None:
         temporary = args.out.with_name(args.out.name + "-dev")
         pack_data(args.data, temporary, split="dev")
         pack_small(temporary, args.out / "dev", int(DEV_SHARE * budget), DEV_PER_SOURCE)
-        dev = load_sources(args.out / "dev", replace(settings, shapes=1, shape_size=16))
-        save_bank(dev, args.out / "dev", settings)
+        dev = load_sources(args.out / "dev", replace(settings, shapes=1, skeletons=0, shape_size=16))
+        save_banks(dev, args.out / "dev")
         shutil.rmtree(temporary)
     size = folder_bytes(args.out)
     print(f"{args.out}: {size / MIB:.1f} MiB")

@@ -1,8 +1,8 @@
 """`samu preview-data`: a contact sheet of training samples, to be looked at before a run.
 
-A row of samples per source: real CT, real MR, label maps and random shapes with synthetic contrast. Each
-sample is three slices through the click with the target's outline, as the network gets it: normalised, warped
-and with the limited field of view.
+A row of samples per source: real CT, real MR, label maps, random shapes and skeletons with synthetic
+contrast. Each sample is three slices through the click with the target's outline, as the network gets it:
+normalised, warped and with the limited field of view.
 """
 
 from __future__ import annotations
@@ -94,9 +94,10 @@ def groups_of(sources: Sources) -> dict[str, Group]:
     groups = {
         "real CT": group(sources.real, False, lambda volume: volume.modality == "CT"),
         "real MR": group(sources.real, False, lambda volume: volume.modality != "CT"),
-        "real image, unlabelled region": group(getattr(sources, "regions", []), False),
+        "real image, unlabelled region": group(sources.regions, False),
         "label map, synthetic contrast": group(sources.labelmaps, True),
         "random shapes, synthetic contrast": group(sources.shapes, True),
+        "random skeletons, painted by tissue": group(sources.skeletons, True),
     }
     return {title: group for title, group in groups.items() if group is not None}
 

@@ -43,8 +43,8 @@ class PhaseSettings:
     Attributes:
         minutes: of training time on this machine; phases are by time, not steps.
         regions: share of the real samples whose target is an unlabelled region of the image (regions.py).
-        real, labelmaps: share of the batches' samples from real images and from real label maps with
-            synthetic contrast; the rest are random shapes.
+        real, labelmaps, skeletons: share of the batches' samples from real images, and from real label maps
+            and from random skeletons (skeletons.py) with synthetic contrast; the rest are random shapes.
         anatomy: share of the label maps' samples painted by tissue where the tissues are known (tissues.py).
         centred: share of the patches with the click in the middle, as at inference.
         plain: z-score all patches as at inference, not some of them otherwise.
@@ -61,6 +61,7 @@ class PhaseSettings:
     crops: tuple[CropSettings, ...]
     real: float = 0.3
     labelmaps: float = 0.2
+    skeletons: float = 0.0
     regions: float = 0.0
     anatomy: float = 0.8
     centred: float = 0.65
@@ -79,6 +80,7 @@ class TrainingSettings:
     network: dict[str, Any] = field(default_factory=dict)
     shapes: int = 200
     shape_size: int = 96
+    skeletons: int = 200
     region_volumes: int = 40
     labelmap_factors: dict[str, float] = field(default_factory=dict)  # source_repo -> times as often
     real_factors: dict[str, float] = field(default_factory=dict)  # likewise, among the real images

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from samu_core.errors import SamuError
-from samu_core.training.pack import LEVELS, PackedVolume, components
+from samu_core.training.banks import bank
+from samu_core.training.pack import LEVELS, PackedVolume
 from samu_core.training.regions import region_volumes
 from samu_core.training.samples import CropSpec, Sample, make_sample
 from samu_core.training.settings import CropSettings, PhaseSettings, TrainingSettings
-from samu_core.training.shapes import shape_map
 from samu_core.training.tissues import LEFT_OUT, WHOLES
 
 LOGGER = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class Batch:
 
 @dataclass
 class Sources:
-    """The volumes a run draws from: real images, label maps for synthetic contrast, random shapes, and real
-    images with unlabelled regions as targets."""
+    """The volumes a run draws from: real images, label maps for synthetic contrast, random shapes, real
+    images with unlabelled regions as targets, and random skeletons."""
 
     real: list[PackedVolume]
     labelmaps: list[PackedVolume]
@@ -53,10 +53,11 @@ class Sources:
     regions: list[PackedVolume] = field(default_factory=list)
     labelmap_factors: dict[str, float] = field(default_factory=dict)  # of `TrainingSettings`, as the next
     real_factors: dict[str, float] = field(default_factory=dict)
+    skeletons: list[PackedVolume] = field(default_factory=list)
 
 
 def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | None = None) -> Sources:
-    """Read a pack and make the bank of random shapes (kept in `cache` for the next start).
+    """Read a pack and make the banks of random shapes and skeletons (kept in `cache` for the next start).
 
     Raises:
         SamuError: the settings ask for real data and the pack has none.
@@ -76,8 +77,16 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     regions = region_volumes(real, cache, settings.region_volumes) if wants_regions else []
     _check_names("labelmap_factors", settings.labelmap_factors, volumes)
     _check_names("real_factors", settings.real_factors, real)
-    bank = shape_bank(settings, cache)
-    return Sources(real, volumes, bank, regions, settings.labelmap_factors, settings.real_factors)
+    wants_skeletons = any(phase.skeletons > 0 for phase in settings.phases)
+    return Sources(
+        real,
+        volumes,
+        bank("shapes", settings, cache),
+        regions,
+        settings.labelmap_factors,
+        settings.real_factors,
+        bank("skeletons", settings, cache) if wants_skeletons else [],
+    )
 
 
 def _check_names(setting: str, factors: dict[str, float], volumes: list[PackedVolume]) -> None:
@@ -95,31 +104,6 @@ def _with_float_image(volume: PackedVolume) -> PackedVolume:
     if volume.image is None:
         return volume
     return replace(volume, image=volume.image.astype(np.float32) / LEVELS)
-
-
-def shape_bank(settings: TrainingSettings, cache: Path | None) -> list[PackedVolume]:
-    """`settings.shapes` random-shape maps; the same seed gives the same bank."""
-    cache = None if cache is None else cache / "shapes"
-    name = f"shapes-{settings.shape_size}-{settings.shapes}-{settings.seed}.npz"
-    if cache is not None and (cache / name).is_file():
-        with np.load(cache / name) as file:
-            maps = file["maps"]
-    else:
-        LOGGER.info("drawing %d random-shape maps", settings.shapes)
-        maps = np.stack(
-            [
-                shape_map(settings.shape_size, np.random.default_rng((settings.seed, index)))
-                for index in range(settings.shapes)
-            ]
-        ).astype(np.uint8)
-        if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(cache / name, maps=maps)
-    bank = []
-    for index, labels in enumerate(maps):
-        ids, values, counts, boxes = components(labels.astype(np.int32))
-        bank.append(PackedVolume(f"shape{index}", "shapes", "", 1.5, ids, None, values, counts, boxes))
-    return bank
 
 
 def source_weights(
@@ -221,7 +205,9 @@ class BatchStream(torch.utils.data.IterableDataset):
         if draw < self.phase.real + self.phase.labelmaps:
             volume = _choose(self.sources.labelmaps, self.labelmap_weights, rng)
         else:
-            volume = self.sources.shapes[int(rng.integers(len(self.sources.shapes)))]
+            skeleton = draw < self.phase.real + self.phase.labelmaps + self.phase.skeletons
+            maps = self.sources.skeletons if skeleton else self.sources.shapes
+            volume = maps[int(rng.integers(len(maps)))]
         return make_sample(volume, spec, rng, synthetic=True)
 
 

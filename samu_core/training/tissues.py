@@ -92,6 +92,10 @@ SOURCES = {
     "gaudot/SlicerDentalSegmentator": _table({BONE: [1, 2], TOOTH: [3, 4], NERVE: [5]}),
     "Sanam-t/3DModel-DICOM": _table({BONE: [1, 2, 3]}),
     "muschellij2/lungct": _table({LUNG: [(1, 5)]}),
+    "skeletons": _table({  # samu_core/training/skeletons.py
+        BONE: [(1, 99)], DISC: [(100, 129)], NERVE: [130], FLUID: [131], MUSCLE: [(170, 189)],
+        ARTERY: [190, 192, 194], VEIN: [191, 193, 195], LUNG: [200, 201],
+    }),
 }  # fmt: skip
 
 # Label values that are one structure to whoever clicks: the lobes of a lung, whose fissures hardly show.
@@ -99,6 +103,7 @@ WHOLES = {"muschellij2/lungct": ((1, 2), (3, 4, 5))}
 # Volumes of parts of vertebrae, whose borders are arbitrary: a click in an arch is to mean the vertebra.
 LEFT_OUT = {"panoptica_spine_sem"}
 HARDER = {BONE: 2.5, DISC: 2.5}  # times as often clicked: only its shape tells a vertebra from the next one
+BESIDE_SKELETONS = 0.3  # as often, what lies around random skeletons: random shapes have such targets, too
 
 
 def tissues_of(source: str, labels: np.ndarray) -> np.ndarray | None:
@@ -119,7 +124,8 @@ def click_factors(source: str, labels: np.ndarray) -> np.ndarray:
     tissues = tissues_of(source, labels)
     if tissues is None:
         return np.ones(len(labels))
-    return np.array([HARDER.get(int(tissue), 1.0) for tissue in tissues])
+    others = BESIDE_SKELETONS if source == "skeletons" else 1.0
+    return np.array([HARDER.get(int(tissue), others) for tissue in tissues])
 
 
 def paint_anatomy(

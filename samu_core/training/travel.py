@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from samu_core.errors import SamuError
+from samu_core.training.banks import DRAW, read_bank, write_bank
 from samu_core.training.optimizer import Optimizer
 from samu_core.training.pack import MIN_COMPONENT, PackedVolume
 from samu_core.training.settings import TrainingSettings
@@ -33,7 +34,7 @@ MIB = 2**20
 SHARD_BYTES = 15 * MIB
 SHARD_NAME = "ema-{:02d}.shard"
 EIGHT_BITS = 0xFFFC  # of the 10 kept in a pack
-STATE, BANK = "progress.json", "shapes.bank"  # not .npz: that would be one more volume of the pack
+STATE, BANK = "progress.json", "{}.bank"  # not .npz: that would be one more volume of the pack
 
 
 def shrink(volume: PackedVolume, halve: bool) -> PackedVolume:
@@ -122,38 +123,23 @@ def choose_volumes(pack: Path, most: int) -> list[Path]:
     return sorted(chosen)
 
 
-def save_bank(sources: Sources, folder: Path, settings: TrainingSettings) -> None:
-    """Keep the random shapes with their components: numbering them needs SciPy."""
-    shapes = sources.shapes
-    arrays = {name: [getattr(shape, name) for shape in shapes] for name in ("labels", "counts", "boxes")}
-    with (folder / BANK).open("wb") as file:
-        np.savez_compressed(
-            file,
-            ids=np.stack([shape.ids for shape in shapes]),
-            ends=np.cumsum([len(shape.labels) for shape in shapes]),
-            **{name: np.concatenate(values) for name, values in arrays.items()},
-        )
-    # A cached bank of no shapes, so that `load_sources` draws none where it cannot number them.
-    for path in (folder / "shapes").glob("*.npz"):
-        path.unlink()
-    (folder / "shapes").mkdir(exist_ok=True)
-    empty = np.zeros((0, *[settings.shape_size] * 3), np.uint8)
-    np.savez(folder / "shapes" / f"shapes-{settings.shape_size}-0-{settings.seed}.npz", maps=empty)
+def save_banks(sources: Sources, folder: Path) -> None:
+    """Keep the random shapes and skeletons with their components, instead of the maps that
+    `samu_core.training.banks` may have kept there."""
+    for source in DRAW:
+        if getattr(sources, source):
+            write_bank(getattr(sources, source), folder / BANK.format(source))
+        shutil.rmtree(folder / source, ignore_errors=True)
 
 
 def load_carried(folder: Path, settings: TrainingSettings) -> Sources:
-    """The sources of a folder with `save_bank`'s file, with numpy and torch alone."""
+    """The sources of a folder with `save_banks`' files, with numpy and torch alone."""
     from samu_core.training.stream import load_sources
 
-    sources = load_sources(folder, replace(settings, shapes=0), cache=folder)
-    with np.load(folder / BANK) as file:
-        bank = {name: file[name] for name in file.files}
-    starts = [0, *bank["ends"][:-1]]
-    for index, (start, end) in enumerate(zip(starts, bank["ends"])):
-        own = [bank[name][start:end] for name in ("labels", "counts", "boxes")]
-        sources.shapes.append(
-            PackedVolume(f"shape{index}", "shapes", "", 1.5, bank["ids"][index], None, *own)
-        )
+    sources = load_sources(folder, replace(settings, **dict.fromkeys(DRAW, 0)), cache=folder)
+    for source in DRAW:
+        if (folder / BANK.format(source)).is_file():
+            getattr(sources, source).extend(read_bank(source, folder / BANK.format(source)))
     return sources
 
 

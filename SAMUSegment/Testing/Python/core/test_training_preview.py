@@ -44,7 +44,7 @@ def packed(name, modality, with_image=True):
 
 def make_sources():
     ct, mr, shape = packed("ct", "CT"), packed("mr", "MR-T1"), packed("map", "", with_image=False)
-    return Sources([ct, mr], [ct, mr, shape], [shape])
+    return Sources([ct, mr], [ct, mr, shape], [shape], skeletons=[shape])
 
 
 @pytest.fixture

@@ -159,8 +159,6 @@ def test_parts_of_vertebrae_are_left_out_of_a_run(tmp_path):
             ],
         }
     )
-    (tmp_path / "shapes").mkdir()
-    np.savez(tmp_path / "shapes" / "shapes-96-0-0.npz", maps=np.zeros((0, 96, 96, 96), np.uint8))
     sources = stream.load_sources(tmp_path, settings, cache=tmp_path)
     assert [volume.name for volume in sources.labelmaps] == ["other"]
 

@@ -21,7 +21,7 @@ from samu_core.training import pack, travel  # noqa: E402
 from samu_core.training.chain import read_config  # noqa: E402
 from samu_core.training.pack import PackedVolume  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
-from samu_core.training.stream import Sources, load_sources  # noqa: E402
+from samu_core.training.stream import load_sources  # noqa: E402
 from samu_core.training.trainer import Trainer  # noqa: E402
 from samu_core.weights import load_network  # noqa: E402
 
@@ -81,14 +81,17 @@ def test_a_large_data_set_is_thinned_out_evenly(tmp_path):
     assert len(travel.choose_volumes(tmp_path, 9)) == 5
 
 
-def test_the_carried_bank_is_the_bank(tmp_path, monkeypatch):
-    settings = TrainingSettings.from_dict({**TINY, "shapes": 3})
-    drawn = load_sources(None, settings).shapes
-    travel.save_bank(Sources([], [], drawn), tmp_path, settings)
+def test_the_carried_banks_are_the_banks(tmp_path, monkeypatch):
+    wanted = {**TINY, "shapes": 3, "skeletons": 2}
+    wanted["phases"] = [{**phase, "skeletons": 0.1} for phase in TINY["phases"]]
+    settings = TrainingSettings.from_dict(wanted)
+    drawn = load_sources(None, settings, cache=tmp_path)
+    travel.save_banks(drawn, tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["shapes.bank", "skeletons.bank"]
     monkeypatch.setitem(sys.modules, "scipy", None)  # components cannot be numbered there
-    carried = travel.load_carried(tmp_path, settings).shapes
-    assert len(carried) == 3
-    for one, other in zip(drawn, carried):
+    carried = travel.load_carried(tmp_path, settings)
+    assert (len(carried.shapes), len(carried.skeletons)) == (3, 2)
+    for one, other in zip(drawn.shapes + drawn.skeletons, carried.shapes + carried.skeletons):
         assert one.name == other.name and one.source == other.source
         for name in ("ids", "labels", "counts", "boxes"):
             assert np.array_equal(getattr(one, name), getattr(other, name))
