@@ -12,6 +12,7 @@ progress.json into CARRY/resume and give the next stage's command.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import logging
 import os
@@ -95,7 +96,8 @@ def run_prepare(args) -> int:
         temporary = args.out.with_name(args.out.name + "-dev")
         pack_data(args.data, temporary, split="dev")
         pack_small(temporary, args.out / "dev", int(DEV_SHARE * budget), DEV_PER_SOURCE)
-        dev = load_sources(args.out / "dev", replace(settings, shapes=1, skeletons=0, shape_size=16))
+        small = replace(of_any_source(settings), shapes=1, skeletons=0, shape_size=16)
+        dev = load_sources(args.out / "dev", small)
         save_banks(dev, args.out / "dev")
         shutil.rmtree(temporary)
     size = folder_bytes(args.out)
@@ -171,6 +173,11 @@ def begin(trainer, checkpoint: Path, resume: Path, stage: int, initial: Path | N
         LOGGER.info("begun with the weights of %s; new: %s", initial, ", ".join(new) or "nothing")
 
 
+def of_any_source(settings):
+    """The settings for a pack of the dev split: it lacks sources that they draw more often."""
+    return replace(settings, labelmap_factors={}, real_factors={})
+
+
 def quick_look(trainer, folder: Path, count: int, end: float) -> dict:
     """Mean Dice of the averaged weights on dev samples of 128^3: an impression, not the protocol."""
     import torch
@@ -182,7 +189,7 @@ def quick_look(trainer, folder: Path, count: int, end: float) -> dict:
 
     size = max(crop.size for crop in trainer.settings.phases[-1].crops)
     phase = PhaseSettings(1, (CropSettings(size, (1.5, 1.5), 1),), real=1.0, labelmaps=0.0)
-    settings = replace(trainer.settings, phases=(phase,))
+    settings = replace(of_any_source(trainer.settings), phases=(phase,))
     batches = iter(BatchStream(load_carried(folder, settings), phase, torch.ones(1), 7))
     dices = []
     for _ in range(count):
@@ -228,7 +235,8 @@ def run_rehearse(args) -> int:
         make_phantoms(data, PhantomSet(2, 1, 1, 5.0))
         pack_data(data, pack)
     config = yaml.safe_load((REPOSITORY / "configs" / "gpu.yaml").read_text())
-    config.update(shapes=2, shape_size=40, region_volumes=1, workers=0, warm_up_steps=2, labelmap_factors={})
+    config.update(shapes=2, skeletons=2, shape_size=40, region_volumes=1, workers=0, warm_up_steps=2)
+    config["labelmap_factors"] = dict.fromkeys(sources_without_dev(data) if data else [], 2.0)
     config["network"] = {"channels": [16] * 6, "embedding": 16}
     for phase in config["phases"]:
         phase["minutes"] = args.seconds / 60
@@ -251,6 +259,14 @@ def run_rehearse(args) -> int:
         raise SamuError(f"a stage of the rehearsal did not go on: steps {steps}.")
     print(f"rehearsed: steps {steps}, {args.out / 'checkpoint.pt'}")
     return 0
+
+
+def sources_without_dev(data: Path) -> list[str]:
+    """Data sets that the dev split of a data folder lacks, as the real one lacks what gpu.yaml names."""
+    with (data / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    seen = {row["source_repo"] for row in rows if row["split"] == "dev"}
+    return sorted({row["source_repo"] for row in rows} - seen)
 
 
 def own_process(*words, environment=None) -> None:
