@@ -122,7 +122,10 @@ class TrainingSettings:
                     for crop in phase.pop("crops")
                 )
                 phases.append(PhaseSettings(crops=crops, **phase))
-            return cls(phases=tuple(phases), **values)
+            settings = cls(phases=tuple(phases), **values)
+            if not settings.skeletons and any(phase.skeletons > 0 for phase in phases):
+                raise ValueError("a phase wants skeletons, and there are to be none: set skeletons to 200")
+            return settings
         except (KeyError, TypeError, ValueError) as error:
             known = ", ".join(item.name for item in fields(cls))
             raise SamuError(

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 ndimage = pytest.importorskip("scipy.ndimage")
 
+from samu_core.errors import SamuError  # noqa: E402
 from samu_core.training import banks, skeletons, stream, tissues  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
 
@@ -94,6 +95,11 @@ def test_a_run_draws_from_its_bank_and_keeps_it(tmp_path, monkeypatch):
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(again, sources.skeletons))
     with pytest.raises(pytest.fail.Exception):
         stream.load_sources(None, settings(seed=1), cache=tmp_path)
+
+
+def test_a_phase_that_wants_skeletons_of_an_empty_bank_is_refused():
+    with pytest.raises(SamuError, match="set skeletons to 200"):
+        settings(skeletons=0)
 
 
 def test_a_run_without_skeletons_draws_none(monkeypatch):
