@@ -30,11 +30,8 @@ def bank(source: str, settings: TrainingSettings, cache: Path | None) -> list[Pa
     count = getattr(settings, source)
     if not count:
         return []
-    path = (
-        None
-        if cache is None
-        else cache / source / f"{source}-{settings.shape_size}-{count}-{settings.seed}.npz"
-    )
+    name = f"{source}-{settings.shape_size}-{count}-{settings.seed}.npz"
+    path = None if cache is None else cache / source / name
     if path is not None and path.is_file():
         with np.load(path) as file:
             maps = file["maps"]
@@ -65,7 +62,7 @@ def write_bank(volumes: list[PackedVolume], path: Path) -> None:
 
 
 def read_bank(source: str, path: Path) -> list[PackedVolume]:
-    """What `write_bank` kept, with numpy alone."""
+    """What `write_bank` kept of a source of DRAW, with numpy alone."""
     with np.load(path) as file:
         kept = {name: file[name] for name in file.files}
     starts = [0, *kept["ends"][:-1]]

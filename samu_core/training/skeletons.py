@@ -115,9 +115,16 @@ def _direction(rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Vertebra:
-    """Sizes in mm of the vertebrae of a spine: half width, half depth and height of the body, height of a
-    disc, half width and half depth of the canal, thickness and height of the arch, lengths of the
-    processes."""
+    """The shape that all vertebrae of a spine have, in mm.
+
+    Attributes:
+        width, depth: half of the body's. height, disc: whole ones, of the body and of a disc.
+        canal: half width and half depth. arch, band: thickness and height of the arch.
+        spinous, transverse: lengths of the processes; thin: half the spinous one's thickness, tilt: radians
+            that it falls below the horizontal.
+        waist: share by which the body is narrower at half its height. power: exponent of its outline as a
+            superellipse.
+    """
 
     width: float
     depth: float
@@ -130,8 +137,8 @@ class Vertebra:
     transverse: float
     waist: float
     power: float
-    tilt: float  # of the spinous process, radians below the horizontal
-    thin: float  # half the spinous process's thickness
+    tilt: float
+    thin: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Vertebra:
@@ -157,6 +164,11 @@ class Vertebra:
     def pitch(self) -> float:
         """From one vertebra to the next, mm."""
         return self.height + self.disc
+
+    @property
+    def behind(self) -> float:
+        """The canal's middle, mm in front of the body's: negative."""
+        return -self.depth - 0.8 * self.canal[1]
 
 
 def _spine(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -212,15 +224,15 @@ def _vertebra(canvas: Canvas, centre, frame: np.ndarray, shape: Vertebra, rng: n
 
 
 def _canal(u, v, shape: Vertebra):
-    """Implicit radius of the canal, 1 on its wall."""
-    behind = v + shape.depth + 0.8 * shape.canal[1]
-    return np.sqrt((u / shape.canal[0]) ** 2 + (behind / shape.canal[1]) ** 2)
+    """Implicit radius of the canal, 1 on its wall; `u`, `v`: mm to the left and to the front of the body's
+    middle."""
+    return np.sqrt((u / shape.canal[0]) ** 2 + ((v - shape.behind) / shape.canal[1]) ** 2)
 
 
 def _arch(u, v, w, shape: Vertebra, rng: np.random.Generator):
-    """Arch and processes, bool; the canal is not yet free."""
-    wide, deep = shape.canal
-    middle = -shape.depth - 0.8 * deep  # of the canal, along v
+    """Arch and processes, bool; the canal is not yet free. `u`, `v`, `w`: mm to the left of, in front of and
+    above the body's middle."""
+    (wide, deep), middle = shape.canal, shape.behind
     outer = ((np.abs(u) / (wide + shape.arch)) ** 2 + ((v - middle) / (deep + shape.arch)) ** 2) < 1
     sunk = w - 0.1 * shape.height + 0.5 * np.maximum(middle - v, 0)  # laminae slope down to the back
     bone = outer & (np.abs(sunk) < shape.band / 2)
@@ -240,9 +252,8 @@ def _arch(u, v, w, shape: Vertebra, rng: np.random.Generator):
     reach = np.clip(side / shape.transverse, 0, 1)
     sweep = (v - middle + 0.4 * shape.transverse * reach * rng.uniform(0, 1)) ** 2
     sweep = sweep + (w - 0.1 * shape.height - 0.2 * shape.transverse * reach * rng.uniform(-1, 1)) ** 2
-    bone |= (
-        (side > -shape.arch) & (side < shape.transverse) & (sweep < (shape.arch * (0.75 - 0.2 * reach)) ** 2)
-    )
+    thick = shape.arch * (0.75 - 0.2 * reach)
+    bone |= (side > -shape.arch) & (side < shape.transverse) & (sweep < thick**2)
     for back_share, height, size in ((0.2, 0.42, 0.9), (0.9, -0.48, 0.8)):  # upper in front of lower ones
         facet = ((np.abs(u) - wide - 0.5 * shape.arch) / (shape.arch * size)) ** 2
         facet = facet + ((v - middle + back_share * (deep + shape.arch)) / (0.7 * shape.arch)) ** 2
@@ -252,8 +263,7 @@ def _arch(u, v, w, shape: Vertebra, rng: np.random.Generator):
 
 def _along_the_spine(canvas: Canvas, centres, frames, shape: Vertebra, rng: np.random.Generator) -> None:
     """Fluid and cord in the canal, muscles behind it and beside it, an artery and a vein in front."""
-    deep, wide = shape.canal[1], shape.canal[0]
-    back = -shape.depth - 0.8 * deep
+    (wide, deep), back = shape.canal, shape.behind
     muscle = rng.uniform(8, 20)
     tubes = [
         (MUSCLES + 8, back - muscle, shape.thin + 0.9 * muscle, muscle),
@@ -279,9 +289,8 @@ def _lungs(canvas: Canvas, middle: np.ndarray, rng: np.random.Generator) -> None
     up, back, left = canvas.grid
     for index, side in enumerate((-1, 1)):
         centre = middle + (rng.uniform(-70, -30), side * rng.uniform(50, 75))
-        radius = ((back - centre[0]) / rng.uniform(50, 85)) ** 2 + (
-            (left - centre[1]) / rng.uniform(35, 55)
-        ) ** 2
+        deep, wide = rng.uniform((50, 35), (85, 55))
+        radius = ((back - centre[0]) / deep) ** 2 + ((left - centre[1]) / wide) ** 2
         canvas.labels[(radius < 1) & (up > rng.uniform(-150, 40))] = LUNGS + index
 
 

@@ -78,14 +78,10 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     _check_names("labelmap_factors", settings.labelmap_factors, volumes)
     _check_names("real_factors", settings.real_factors, real)
     wants_skeletons = any(phase.skeletons > 0 for phase in settings.phases)
+    shapes = bank("shapes", settings, cache)
+    skeletons = bank("skeletons", settings, cache) if wants_skeletons else []
     return Sources(
-        real,
-        volumes,
-        bank("shapes", settings, cache),
-        regions,
-        settings.labelmap_factors,
-        settings.real_factors,
-        bank("skeletons", settings, cache) if wants_skeletons else [],
+        real, volumes, shapes, regions, settings.labelmap_factors, settings.real_factors, skeletons
     )
 
 

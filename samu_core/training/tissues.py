@@ -54,6 +54,7 @@ def _table(tissues: dict[int, list]) -> dict[int, int]:
     return table
 
 
+SKELETONS = "skeletons"  # the source of samu_core/training/skeletons.py
 # Of the manifest's label_names, by source_repo; what is not listed is an organ.
 SOURCES = {
     "mhalle/spl-abdominal-atlas": _table({
@@ -92,7 +93,7 @@ SOURCES = {
     "gaudot/SlicerDentalSegmentator": _table({BONE: [1, 2], TOOTH: [3, 4], NERVE: [5]}),
     "Sanam-t/3DModel-DICOM": _table({BONE: [1, 2, 3]}),
     "muschellij2/lungct": _table({LUNG: [(1, 5)]}),
-    "skeletons": _table({  # samu_core/training/skeletons.py
+    SKELETONS: _table({
         BONE: [(1, 99)], DISC: [(100, 129)], NERVE: [130], FLUID: [131], MUSCLE: [(170, 189)],
         ARTERY: [190, 192, 194], VEIN: [191, 193, 195], LUNG: [200, 201],
     }),
@@ -124,7 +125,7 @@ def click_factors(source: str, labels: np.ndarray) -> np.ndarray:
     tissues = tissues_of(source, labels)
     if tissues is None:
         return np.ones(len(labels))
-    others = BESIDE_SKELETONS if source == "skeletons" else 1.0
+    others = BESIDE_SKELETONS if source == SKELETONS else 1.0
     return np.array([HARDER.get(int(tissue), others) for tissue in tissues])
 
 

@@ -13,8 +13,16 @@ from samu_core.training import banks, skeletons, stream, tissues  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
 
 SIZE = 80
-MAPS = {seed: skeletons.skeleton_map(SIZE, np.random.default_rng(seed)) for seed in range(12)}
-SPINES = {seed: labels for seed, labels in MAPS.items() if (labels == skeletons.CORD).any()}
+
+
+@pytest.fixture(scope="module")
+def maps() -> dict[int, np.ndarray]:
+    return {seed: skeletons.skeleton_map(SIZE, np.random.default_rng(seed)) for seed in range(12)}
+
+
+@pytest.fixture(scope="module")
+def spines(maps) -> dict[int, np.ndarray]:
+    return {seed: labels for seed, labels in maps.items() if (labels == skeletons.CORD).any()}
 
 
 def settings(**changed) -> TrainingSettings:
@@ -29,48 +37,47 @@ def is_bone(labels: np.ndarray) -> np.ndarray:
     return (labels >= skeletons.BONES) & (labels < skeletons.DISCS)
 
 
-def test_a_seed_gives_one_skeleton_and_another_seed_another():
-    assert np.array_equal(MAPS[3], skeletons.skeleton_map(SIZE, np.random.default_rng(3)))
-    assert MAPS[3].dtype == np.uint8 and MAPS[3].shape == (SIZE,) * 3
-    assert not np.array_equal(MAPS[3], MAPS[4])
+def test_a_seed_gives_one_skeleton_and_another_seed_another(maps):
+    assert np.array_equal(maps[3], skeletons.skeleton_map(SIZE, np.random.default_rng(3)))
+    assert maps[3].dtype == np.uint8 and maps[3].shape == (SIZE,) * 3
+    assert not np.array_equal(maps[3], maps[4])
 
 
-def test_every_bone_is_in_one_piece():
-    for seed, labels in MAPS.items():
+def test_every_bone_is_in_one_piece(maps):
+    for seed, labels in maps.items():
         present = np.unique(labels[is_bone(labels)])
         assert len(present) > 1, f"skeleton {seed} has no bones"
         for label in present:
             assert ndimage.label(labels == label, np.ones((3, 3, 3)))[1] == 1, (seed, label)
 
 
-def test_there_are_spines_and_others():
-    assert 3 <= len(SPINES) < len(MAPS)
+def test_there_are_spines_and_others(maps, spines):
+    assert 3 <= len(spines) < len(maps)
 
 
-@pytest.mark.parametrize("seed", SPINES)
-def test_a_disc_lies_between_two_vertebrae(seed):
-    labels = SPINES[seed]
-    touched = []
-    for disc in np.unique(labels[(labels >= skeletons.DISCS) & (labels < skeletons.CORD)]):
-        where = labels == disc
-        if any(where.take(end, axis).any() for axis in range(3) for end in (0, -1)):
-            continue  # cut by the map's faces, and the vertebra beyond with it
-        around = labels[ndimage.binary_dilation(where, np.ones((3, 3, 3)))]
-        values, counts = np.unique(around[is_bone(around)], return_counts=True)
-        touched.append(int((counts > 10).sum()))
-    assert touched and np.median(touched) == 2
+def test_a_disc_lies_between_two_vertebrae(spines):
+    for labels in spines.values():
+        touched = []
+        for disc in np.unique(labels[(labels >= skeletons.DISCS) & (labels < skeletons.CORD)]):
+            where = labels == disc
+            if any(where.take(end, axis).any() for axis in range(3) for end in (0, -1)):
+                continue  # cut by the map's faces, and the vertebra beyond with it
+            around = labels[ndimage.binary_dilation(where, np.ones((3, 3, 3)))]
+            _, counts = np.unique(around[is_bone(around)], return_counts=True)
+            touched.append(int((counts > 10).sum()))
+        assert touched and np.median(touched) == 2
 
 
-@pytest.mark.parametrize("seed", SPINES)
-def test_the_cord_runs_through_the_whole_map_with_no_bone_in_it(seed):
-    cord = SPINES[seed] == skeletons.CORD
-    assert cord.any((1, 2)).mean() > 0.95
-    filled = ndimage.binary_closing(cord, iterations=1)
-    assert is_bone(SPINES[seed])[filled].mean() < 0.02
+def test_the_cord_runs_through_the_whole_map_with_no_bone_in_it(spines):
+    for labels in spines.values():
+        cord = labels == skeletons.CORD
+        assert cord.any((1, 2)).mean() > 0.95
+        filled = ndimage.binary_closing(cord, iterations=1)
+        assert is_bone(labels)[filled].mean() < 0.02
 
 
-def test_every_label_has_a_tissue():
-    for labels in MAPS.values():
+def test_every_label_has_a_tissue(maps):
+    for labels in maps.values():
         present = np.unique(labels[labels > 0])
         kinds = tissues.tissues_of("skeletons", present)
         assert ((kinds == tissues.BONE) == is_bone(present)).all()
