@@ -31,7 +31,7 @@ def draw_component(volume: PackedVolume, rng: np.random.Generator) -> int:
 
 def draw_click(volume: PackedVolume, component: int, rng: np.random.Generator) -> np.ndarray:
     """A voxel of the component, KJI: 70 % uniform, 20 % towards its depth, 10 % at its rim."""
-    return one_of(volume.voxels(component, rng), volume.ids, component + 1, rng)
+    return _one_of(volume.voxels(component, rng), volume.ids, component + 1, rng)
 
 
 def further_clicks(
@@ -67,7 +67,7 @@ def further_clicks(
         free[component] = 0
         flat = np.flatnonzero(array == component)
         voxels = np.stack(np.unravel_index(flat[rng.integers(len(flat), size=8)], array.shape), axis=1)
-        found.append((component, one_of(voxels, array, component, rng)))
+        found.append((component, _one_of(voxels, array, component, rng)))
     return found
 
 
@@ -76,7 +76,7 @@ def _tissues(volume: PackedVolume) -> np.ndarray:
     return np.flatnonzero(volume.counts > 0.15 * volume.ids.size)
 
 
-def one_of(voxels: np.ndarray, ids: np.ndarray, value: int, rng: np.random.Generator) -> np.ndarray:
+def _one_of(voxels: np.ndarray, ids: np.ndarray, value: int, rng: np.random.Generator) -> np.ndarray:
     """One of the voxels (n, 3): 70 % uniform, 20 % towards the depth of the object, 10 % at its rim."""
     draw = rng.random()
     if draw < 0.7:

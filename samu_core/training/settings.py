@@ -16,8 +16,7 @@ class CropSettings:
 
     clicks: per patch; the encoder works once for all of them. window: edge length, in voxels, of the cube
     around a click that the finest decoder levels are trained on (windows.py); 0 is the whole patch. far: a
-    second such cube for every click, somewhere else in the patch. twins: half of the batch are copies of its
-    other half with other clicks in the same targets, and are asked for the same masks (twins.py).
+    second such cube for every click, somewhere else in the patch.
     """
 
     size: int
@@ -27,7 +26,6 @@ class CropSettings:
     clicks: int = 1
     window: int = 0
     far: bool = False
-    twins: bool = False
 
     def __post_init__(self) -> None:
         windows = (0, *range(16, self.size + 1, 8))  # of a smaller one hardly a voxel is judged
@@ -35,10 +33,6 @@ class CropSettings:
             raise ValueError(
                 f"{self.clicks} clicks, window {self.window}: at least one click, and no window (0) or a "
                 f"multiple of 8 from 16 up to the patch's {self.size} voxels"
-            )
-        if self.twins and (self.batch % 2 or (self.window and not self.far)):
-            raise ValueError(
-                f"twins in a batch of {self.batch}: it must be even, and a window needs far, for the twin's"
             )
 
 
@@ -99,7 +93,6 @@ class TrainingSettings:
     freeze_norm_share: float = 0.12
     hard_from_share: float = 0.4
     hardest: float = 1.0
-    agreement: float = 0.5  # weight of the twins' disagreement in the loss
     clip: float = 2.0
     ema: float = 0.998
     output_bias: float = -2.0

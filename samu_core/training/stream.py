@@ -16,7 +16,6 @@ from samu_core.training.regions import region_volumes
 from samu_core.training.samples import CropSpec, Sample, make_sample
 from samu_core.training.settings import CropSettings, PhaseSettings, TrainingSettings
 from samu_core.training.tissues import LEFT_OUT, WHOLES
-from samu_core.training.twins import twin_of
 
 LOGGER = logging.getLogger(__name__)
 SOURCE_POWER, SOURCE_CAP = 0.3, 0.25  # p ~ n^.3 per data set, none above a quarter
@@ -27,8 +26,8 @@ FULL_VOLUME = 500_000  # voxels; smaller crops leave most of a patch empty and a
 @dataclass
 class Batch:
     """patch (B, 1, n, n, n) float32; target (B * clicks, 1, n, n, n) float32 and position (B * clicks, 3),
-    KJI fractions, the clicks of a patch one after the other; span of the patches; window, far and twins
-    of `CropSettings`, with twins a patch and its twin in turn."""
+    KJI fractions, the clicks of a patch one after the other; span of the patches; window and far
+    of `CropSettings`."""
 
     patch: torch.Tensor
     target: torch.Tensor
@@ -36,7 +35,6 @@ class Batch:
     span: float
     window: int = 0
     far: bool = False
-    twins: bool = False
 
     @property
     def clicks(self) -> int:
@@ -181,13 +179,10 @@ class BatchStream(torch.utils.data.IterableDataset):
             anatomy=self.phase.anatomy,
         )
         samples: list[Sample] = []
-        count = crop.batch // 2 if crop.twins else crop.batch
-        while len(samples) < max(1, count // self.ranks):
+        while len(samples) < max(1, crop.batch // self.ranks):
             sample = self._sample(spec, rng)
             if sample is not None:
                 samples.append(sample)
-        if crop.twins:
-            samples = [each for sample in samples for each in (sample, twin_of(sample, rng))]
         return Batch(
             torch.stack([sample.patch for sample in samples])[:, None],
             torch.cat([sample.targets for sample in samples])[:, None].float(),
@@ -195,7 +190,6 @@ class BatchStream(torch.utils.data.IterableDataset):
             samples[0].span,
             crop.window,
             crop.far,
-            crop.twins,
         )
 
     def _sample(self, spec: CropSpec, rng: np.random.Generator) -> Sample | None:

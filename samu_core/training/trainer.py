@@ -25,7 +25,6 @@ from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import PhaseSettings, TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
-from samu_core.training.twins import disagreement
 from samu_core.training.windows import Window, repeated
 from samu_core.weights import load_network
 
@@ -175,8 +174,7 @@ class Trainer:
         window = None
         if batch.window:
             far = target if batch.far else None
-            twin_clicks = batch.clicks if batch.twins else 0
-            window = Window.around(prompt, patch.shape[2], batch.window, level, far, twin_clicks)
+            window = Window.around(prompt, patch.shape[2], batch.window, level, far)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             if coarse:
                 network.encoder.levels[:level].eval()
@@ -185,13 +183,7 @@ class Trainer:
             else:
                 features = repeated(network.encode(patch), batch.clicks, level if window else 0)
                 logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
-        if coarse:
-            return coarse_loss(auxiliary, target)
-        loss, dice = samu_loss(logits, auxiliary, target, window)
-        if batch.twins:
-            apart = disagreement(logits, auxiliary, dice, batch.clicks, window)
-            loss = loss + self.settings.agreement * apart
-        return loss, dice
+        return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target, window)
 
     def _average_over_ranks(self) -> None:
         """Gradients, and the statistics of the normalisation, become the mean over the ranks."""

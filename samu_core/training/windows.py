@@ -43,7 +43,6 @@ class Window:
         size: int,
         level: int,
         target: torch.Tensor | None = None,
-        twin_clicks: int = 0,
     ) -> Window:
         """Windows drawn by torch's generator.
 
@@ -52,8 +51,6 @@ class Window:
                 a multiple of 2^level.
             target: (clicks, 1, D, H, W), above 0 in the targets: every click gets a second window, around a
                 voxel of its target or anywhere.
-            twin_clicks: clicks of each patch, where patches and their twins take turns (twins.py): a click's
-                second window is then the first one of its twin's.
         """
         count, edge = patch_size >> level, size >> level
         voxel = (prompt.position.cpu().float() * count).long().clamp(0, count - 1)
@@ -64,10 +61,7 @@ class Window:
         corners = torch.where(torch.rand(len(voxel), 1) < CENTRED, centred, anywhere)
         views, position = 1, prompt.position
         if target is not None:
-            if twin_clicks:
-                elsewhere = corners.unflatten(0, (-1, 2, twin_clicks)).flip(1).flatten(0, 2)
-            else:
-                elsewhere = (_elsewhere(target, level) - edge // 2).clamp(0, count - edge)
+            elsewhere = (_elsewhere(target, level) - edge // 2).clamp(0, count - edge)
             views, position = 2, position.repeat_interleave(2, 0)
             corners = torch.stack([corners, elsewhere], 1).flatten(0, 1)
         inner = (position - corners.to(position) / count) * (count / edge)
