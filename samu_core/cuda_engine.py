@@ -13,7 +13,7 @@ import torch
 
 from samu_core.engine import is_out_of_memory
 from samu_core.errors import VolumeError
-from samu_core.intensity import CT_GUESS_BELOW, CT_RANGE_HU
+from samu_core.intensity import CT_GUESS_BELOW, CT_RANGE_HU, DARKER_THAN_OUTSIDE
 from samu_core.network.folded import FoldedNetwork, supports
 
 WARM_UP_RUNS = 3
@@ -69,8 +69,9 @@ def normalized_on_device(patch: torch.Tensor, modality: str | None) -> torch.Ten
     scores = centred / peak
     scores = scores / (scores.double().square().sum() / count).sqrt().float()
     scores = torch.where(peak > 0, scores, 0.0)  # a constant patch
-    lowest = torch.where(inside, scores, float("inf")).min()
-    return torch.where(count > 0, torch.where(inside, scores, lowest), float("nan"))
+    place = (DARKER_THAN_OUTSIDE * count.double()).long()
+    outside = torch.where(inside, scores, float("inf")).flatten().sort().values.gather(0, place[None])
+    return torch.where(count > 0, torch.where(inside, scores, outside), float("nan"))
 
 
 class CudaEngine:

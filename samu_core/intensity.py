@@ -10,6 +10,9 @@ CT_RANGE_HU = (-1000.0, 1000.0)
 # An image without a known modality that goes below this is taken for CT: air and lung are there,
 # while MR intensities are magnitudes and seldom negative at all.
 CT_GUESS_BELOW = -300.0
+# Outside is as dark as all but this share of the volume's voxels: the very darkest one may be a speck that a
+# copy of the image on another grid lacks, and most of a patch may lie outside.
+DARKER_THAN_OUTSIDE = 0.001
 
 
 def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarray:
@@ -24,7 +27,7 @@ def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarra
         modality: "CT", "MR" or None; None is taken for CT when the patch goes below -300.
 
     Returns:
-        float32 of the same shape without NaN. Outside voxels hold the minimum of the inside
+        float32 of the same shape without NaN. Outside voxels hold `outside_value` of the inside
         ones. A constant patch gives zeros.
 
     Raises:
@@ -45,9 +48,15 @@ def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarra
     scores = _z_score(values if mine else values.copy())
     if complete:
         return scores.reshape(patch.shape)
-    result = np.full(patch.shape, scores.min(), dtype=np.float32)
+    result = np.full(patch.shape, outside_value(scores), dtype=np.float32)
     result[inside] = scores
     return result
+
+
+def outside_value(scores: np.ndarray) -> float:
+    """What fills a patch outside the volume: the DARKER_THAN_OUTSIDE quantile of the scores (n,) inside."""
+    place = int(DARKER_THAN_OUTSIDE * scores.size)
+    return float(np.partition(scores, place)[place])
 
 
 def _z_score(values: np.ndarray) -> np.ndarray:

@@ -41,7 +41,9 @@ def cheapest_ways(
         Two (B, D, H, W), cost times mm and the unit of `unlike`; 0 at the seed.
     """
     values = torch.full((2, *cost.shape), FAR, dtype=cost.dtype, device=cost.device)
-    values[(slice(None), torch.arange(len(cost), device=cost.device), *seed)] = 0.0
+    at_seed = (torch.arange(len(cost), device=cost.device), *seed)
+    for quantity in values:  # not "= 0.0": a number of the host cannot be captured in a CUDA graph
+        quantity.index_put_(at_seed, quantity.new_zeros(()))
     kind = _Planes if cost.device.type == "cpu" else _Jumps
     lines = [kind(cost, unlike, axis, length) for axis, length in enumerate(spacing)]
     for _ in range(SWEEPS):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from samu_core.training.shapes import smooth_noise
+from samu_core.training.shapes import smooth_noise, strongest
 from samu_core.training.structure import draw_structure, maximum_filter
 from samu_core.training.tissues import paint_anatomy
 
@@ -85,7 +85,7 @@ def _split_background(
     classes: torch.Tensor, count: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, int]:
     parts = int(rng.integers(2, 5))
-    partition = smooth_noise(classes.shape, int(rng.integers(2, 8)), rng, parts).argmax(0)
+    partition = strongest(smooth_noise(classes.shape, int(rng.integers(2, 8)), rng, parts))
     split = torch.where((classes == 0) & (partition > 0), count - 1 + partition, classes)
     return split, count + parts - 1
 

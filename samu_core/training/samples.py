@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from samu_core.intensity import outside_value
 from samu_core.prompt import FIELD_OF_VIEW
 from samu_core.training.clicks import draw_click, draw_component, further_clicks
 from samu_core.training.contrast import anatomy_image, blur, synthetic_image, white_noise
@@ -239,9 +240,9 @@ def random_normalisation(image: torch.Tensor, inside: torch.Tensor, draw: float)
         draw: 0...1, which of the three.
 
     Returns:
-        float32 (n, n, n). Outside is the inside's minimum, at least DARKEST_OUTSIDE. No scale is more than
-        LARGEST_STRETCH times the plain one's: a batch has its normalisation in common, and one patch with
-        values far from the others' would flatten those.
+        float32 (n, n, n). Outside is the inside's `outside_value`, at least DARKEST_OUTSIDE. No scale is more
+        than LARGEST_STRETCH times the plain one's: a batch has its normalisation in common, and one patch
+        with values far from the others' would flatten those.
     """
     values = image[inside]
     centre, spread = values.mean(), values.std()
@@ -256,5 +257,5 @@ def random_normalisation(image: torch.Tensor, inside: torch.Tensor, draw: float)
         )
         spread = (high - low) / 2
     patch = (image - centre) / torch.maximum(spread, plain / LARGEST_STRETCH).clamp(min=1e-6)
-    lowest = patch[inside].min().clamp(min=DARKEST_OUTSIDE)
-    return torch.where(inside, patch, lowest)
+    outside = max(outside_value(patch[inside].numpy()), DARKEST_OUTSIDE)
+    return torch.where(inside, patch, outside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,13 @@ class TrainingSettings:
     def minutes(self) -> float:
         """Training time of all phases together."""
         return sum(phase.minutes for phase in self.phases)
+
+    def fitted(self, seconds: float) -> TrainingSettings:
+        """With phases that take so many seconds together, each the share that it has now."""
+        factor = seconds / 60 / self.minutes
+        return replace(
+            self, phases=tuple(replace(phase, minutes=factor * phase.minutes) for phase in self.phases)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ FULL_VOLUME = 500_000  # voxels; smaller crops leave most of a patch empty and a
 
 @dataclass
 class Batch:
-    """patch (B, 1, n, n, n) float32; target (B * clicks, 1, n, n, n) float32 and position (B * clicks, 3),
+    """patch (B, 1, n, n, n) float32; target (B * clicks, 1, n, n, n) bool and position (B * clicks, 3),
     KJI fractions, the clicks of a patch one after the other; span of the patches; window and far
     of `CropSettings`."""
 
@@ -40,6 +41,15 @@ class Batch:
     def clicks(self) -> int:
         """Of each patch."""
         return len(self.position) // len(self.patch)
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU copies from without waiting (what torch's DataLoader calls)."""
+        return replace(
+            self,
+            patch=self.patch.pin_memory(),
+            target=self.target.pin_memory(),
+            position=self.position.pin_memory(),
+        )
 
 
 @dataclass
@@ -62,7 +72,9 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     Raises:
         SamuError: the settings ask for real data and the pack has none.
     """
-    volumes = [PackedVolume.load(path).cropped() for path in sorted(pack.glob("*.npz"))] if pack else []
+    paths = sorted(pack.glob("*.npz")) if pack else []
+    with ThreadPoolExecutor() as pool:
+        volumes = list(pool.map(_read, paths))
     wants_real = any(phase.real + phase.labelmaps > 0 for phase in settings.phases)
     if wants_real and not volumes:
         raise SamuError(
@@ -83,6 +95,10 @@ def load_sources(pack: Path | None, settings: TrainingSettings, cache: Path | No
     return Sources(
         real, volumes, shapes, regions, settings.labelmap_factors, settings.real_factors, skeletons
     )
+
+
+def _read(path: Path) -> PackedVolume:
+    return PackedVolume.load(path).cropped()
 
 
 def _check_names(setting: str, factors: dict[str, float], volumes: list[PackedVolume]) -> None:
@@ -185,7 +201,7 @@ class BatchStream(torch.utils.data.IterableDataset):
                 samples.append(sample)
         return Batch(
             torch.stack([sample.patch for sample in samples])[:, None],
-            torch.cat([sample.targets for sample in samples])[:, None].float(),
+            torch.cat([sample.targets for sample in samples])[:, None],
             torch.cat([sample.positions for sample in samples]),
             samples[0].span,
             crop.window,

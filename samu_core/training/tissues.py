@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from samu_core.training.shapes import smooth_noise
+from samu_core.training.shapes import smooth_noise, strongest
 from samu_core.training.structure import maximum_filter
 
 BONE, DISC, CARTILAGE, MUSCLE, ARTERY, VEIN, NERVE, LUNG, HOLLOW, KIDNEY, FLUID, TOOTH, ORGAN = range(13)
@@ -193,7 +193,7 @@ def _surroundings(
     around = smooth_noise(ids.shape, cells, rng, 3) + torch.tensor(
         [rng.uniform(-0.5, 1), rng.uniform(-1, 0.6), rng.uniform(-1.5, 0.5)], dtype=torch.float32
     ).view(3, 1, 1, 1)
-    filling = torch.tensor([FAT, MUSCLE, LOOSE])[around.argmax(0)]
+    filling = torch.tensor([FAT, MUSCLE, LOOSE])[strongest(around)]
     unlabelled = ids == 0
     tissue = torch.where(unlabelled, filling, tissue)
     if rng.random() < 0.75:

@@ -112,7 +112,11 @@ class Trainer:
         def batches(phase: PhaseSettings, plain: bool = False) -> torch.utils.data.DataLoader:
             stream = BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks, plain)
             return torch.utils.data.DataLoader(
-                stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
+                stream,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=2 if workers else None,
+                pin_memory=self.device.type == "cuda",
             )
 
         if phase.fixed_statistics and not phase.kept_statistics:
@@ -207,8 +211,9 @@ class Trainer:
     def _update_ema(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for mean, value in zip(self.ema.parameters(), self.network.parameters()):
-                mean.lerp_(value, 1 - decay)
+            # All at once: one by one they take as long to launch on a GPU as a good part of a step.
+            means = list(self.ema.parameters())
+            torch._foreach_lerp_(means, [value.detach() for value in self.network.parameters()], 1 - decay)
             for mean, value in zip(self.ema.buffers(), self.network.buffers()):
                 mean.copy_(value)
 

@@ -1,9 +1,8 @@
 """Training on a machine that little can be brought to and taken from: small packs there, shards back.
 
-The data go in a folder of a given size: images of 8 instead of 10 bits, the largest files at half the
-resolution. What comes back is the averaged weights, in half precision and in pieces, not the optimiser's
-state, which is six times as large: a run that goes on from it begins with fresh moments.
-Reading needs numpy and torch alone.
+The data go in a folder of a given size: large images as JPEGs, of large data sets as many volumes as fit.
+What comes back is the averaged weights, in half precision and in pieces, not the optimiser's state, which is
+six times as large: a run that goes on from it begins with fresh moments. Reading needs numpy, torch, Pillow.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import torch
 from samu_core.errors import SamuError
 from samu_core.training.banks import DRAW, read_bank, write_bank
 from samu_core.training.optimizer import Optimizer
-from samu_core.training.pack import MIN_COMPONENT, PackedVolume
+from samu_core.training.pack import PackedVolume
 from samu_core.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -33,94 +33,57 @@ LOGGER = logging.getLogger(__name__)
 MIB = 2**20
 SHARD_BYTES = 15 * MIB
 SHARD_NAME = "ema-{:02d}.shard"
-EIGHT_BITS = 0xFFFC  # of the 10 kept in a pack
+QUALITY = 85  # of the JPEGs
+SMALL_VOXELS = 250_000  # what small volumes take is not worth their losses
 STATE, BANK = "progress.json", "{}.bank"  # not .npz: that would be one more volume of the pack
 
 
-def shrink(volume: PackedVolume, halve: bool) -> PackedVolume:
-    """A volume with fewer grey levels and, on demand, every second voxel (its image smoothed before).
+def pack_small(pack: Path, out: Path, budget: int) -> int:
+    """Copy a pack with its images as JPEGs, of the largest data sets as many volumes as fit.
 
-    Components that become too small for a target are dropped, the others renumbered.
-    """
-    ids, image, spacing = volume.ids, volume.image, volume.spacing
-    if halve:
-        ids = np.ascontiguousarray(ids[::2, ::2, ::2])
-        image = None if image is None else _every_second(image)
-        spacing *= 2
-    if image is not None:
-        image = (np.minimum(image.astype(np.uint16) + 2, 1023)) & EIGHT_BITS
-    counts = np.bincount(ids.ravel(), minlength=len(volume.labels) + 1)[1:]
-    kept = np.flatnonzero(counts >= (MIN_COMPONENT if not halve else MIN_COMPONENT // 2))
-    table = np.zeros(len(volume.labels) + 1, np.uint16)
-    table[kept + 1] = np.arange(1, len(kept) + 1)
-    ids = table[ids]
-    boxes = [_box(ids, number + 1, volume.boxes[index], halve) for number, index in enumerate(kept)]
-    return PackedVolume(
-        volume.name, volume.source, volume.modality, spacing, ids, image, volume.labels[kept], counts[kept],
-        np.array(boxes, np.int32).reshape(-1, 6),
-    )  # fmt: skip
-
-
-def _every_second(image: np.ndarray) -> np.ndarray:
-    """[1 2 1] / 4 along each axis, then every second voxel: the same places as of ids[::2]."""
-    value = image.astype(np.float32)
-    for axis in range(3):
-        padded = np.pad(value, [(1, 1) if axis == n else (0, 0) for n in range(3)], mode="edge")
-        first, middle, last = (padded.take(np.arange(0, value.shape[axis], 2) + n, axis) for n in range(3))
-        value = (first + 2 * middle + last) / 4
-    return np.rint(value).astype(np.uint16)
-
-
-def _box(ids: np.ndarray, number: int, old: np.ndarray, halve: bool) -> list[int]:
-    """Bounding box of an id, looked for within its old one."""
-    low, high = old[0::2] // (2 if halve else 1), -(-old[1::2] // (2 if halve else 1))
-    found = np.argwhere(ids[tuple(slice(a, b) for a, b in zip(low, high))] == number)
-    start, stop = found.min(0) + low, found.max(0) + low + 1
-    return [int(bound) for pair in zip(start, stop) for bound in pair]
-
-
-def pack_small(pack: Path, out: Path, budget: int, most: int = 40) -> int:
-    """Copy a pack, at most `most` volumes of a data set, and halve the largest files until it fits.
+    Args:
+        budget: bytes that the copy may take.
 
     Returns:
         its bytes.
 
     Raises:
-        SamuError: an empty pack, or one that does not fit even at half resolution.
+        SamuError: an empty pack, or one that does not fit even with one volume of each data set.
     """
-    names = choose_volumes(pack, most)
-    if not names:
+    sources = by_source(pack)
+    if not sources:
         raise SamuError(f"{pack} holds no packed volumes: make them with 'samu train --data DIR'.")
     out.mkdir(parents=True, exist_ok=True)
     sizes = {}
-    for name in names:
-        shrink(PackedVolume.load(name).cropped(), halve=False).save(out / name.name)
-        sizes[name] = (out / name.name).stat().st_size
-    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        if sum(sizes.values()) <= budget:
+    for path in chain(*sources.values()):
+        volume = PackedVolume.load(path).cropped()
+        volume.save(out / path.name, QUALITY if volume.ids.size > SMALL_VOXELS else None)
+        sizes[path] = (out / path.name).stat().st_size
+    for most in range(max(map(len, sources.values())), 0, -1):
+        chosen = [path for paths in sources.values() for path in spread(paths, most)]
+        if sum(sizes[path] for path in chosen) <= budget:
             break
-        shrink(PackedVolume.load(name).cropped(), halve=True).save(out / name.name)
-        sizes[name] = (out / name.name).stat().st_size
-    total = sum(sizes.values())
-    if total > budget:
-        raise SamuError(
-            f"{pack} takes {total / MIB:.0f} MiB even halved, not {budget / MIB:.0f}: take fewer per source."
-        )
-    return total
+    else:
+        raise SamuError(f"{pack} takes more than {budget / MIB:.0f} MiB with one volume of each data set.")
+    for path in set(sizes) - set(chosen):
+        (out / path.name).unlink()
+    LOGGER.info("%d of %d volumes, at most %d of a data set", len(chosen), len(sizes), most)
+    return sum(sizes[path] for path in chosen)
 
 
-def choose_volumes(pack: Path, most: int) -> list[Path]:
-    """The files of a pack, at most `most` of each data set, spread over its names."""
+def by_source(pack: Path) -> dict[str, list[Path]]:
+    """The files of a pack by data set, in the order of their names."""
     sources: dict[str, list[Path]] = {}
     for path in sorted(Path(pack).glob("*.npz")):
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes().decode())
         sources.setdefault(meta["source"], []).append(path)
-    chosen = []
-    for paths in sources.values():
-        places = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
-        chosen += [paths[place] for place in places]
-    return sorted(chosen)
+    return sources
+
+
+def spread(paths: list[Path], most: int) -> list[Path]:
+    """At most so many of the paths, evenly."""
+    return [paths[n] for n in np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)]
 
 
 def save_banks(sources: Sources, folder: Path) -> None:

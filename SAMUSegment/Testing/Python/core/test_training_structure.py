@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 from training_volumes import packed  # noqa: E402
 
 from samu_core.errors import SamuError  # noqa: E402
-from samu_core.training import contrast, stream, structure  # noqa: E402
+from samu_core.training import contrast, shapes, stream, structure  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
 
 
@@ -78,6 +78,14 @@ def test_maximum_is_that_of_a_cube():
     assert structure.maximum_filter(values, 1).dtype == torch.int64
 
 
+@pytest.mark.parametrize("reach", [1, 2, 7])
+def test_the_maximum_filter_is_torchs_pooling(reach):
+    values = torch.randint(-9, 9, (6, 11, 13), generator=torch.Generator().manual_seed(reach))
+    padded = torch.nn.functional.pad(values.float(), [reach] * 6, value=-99)[None, None]
+    pooled = torch.nn.functional.max_pool3d(padded, 2 * reach + 1, 1)[0, 0]
+    assert torch.equal(structure.maximum_filter(values, reach), pooled.to(values.dtype))
+
+
 def test_label_maps_are_drawn_as_often_as_the_settings_say(tmp_path):
     boxes = np.zeros((20, 20, 20), int)
     boxes[4:12, 4:12, 4:12] = 1
@@ -112,3 +120,23 @@ def test_real_images_are_drawn_as_often_as_their_factor_says():
     sources = stream.Sources(volumes, [], [], real_factors={"s3": 0.25})
     chances = stream.BatchStream(sources, phase, torch.ones(1), seed=0).real_weights
     assert chances[3] == pytest.approx(0.25 * chances[0]) and chances.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("size", "cells", "channels"), [((9, 12, 20), 3, 2), ((8, 8, 8), 8, 1), ((5, 6, 7), 30, 1)]
+)
+def test_smooth_noise_is_torchs_linear_interpolation(size, cells, channels):
+    nodes = np.random.default_rng(4).standard_normal((1, channels, cells, cells, cells), dtype=np.float32)
+    wanted = torch.nn.functional.interpolate(
+        torch.from_numpy(nodes), size=size, mode="trilinear", align_corners=True
+    )[0]
+    found = shapes.smooth_noise(size, cells, np.random.default_rng(4), channels)
+    assert found.shape == wanted.shape and found.is_contiguous() and torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_the_strongest_is_torchs_argmax_and_the_first_of_equals():
+    volumes = torch.randint(0, 4, (5, 7, 8, 9), generator=torch.Generator().manual_seed(0)).float()
+    best = volumes.max(0).values
+    found = shapes.strongest(volumes)
+    assert torch.equal(volumes.gather(0, found[None])[0], best)
+    assert all(bool((volumes[n][found > n] < best[found > n]).all()) for n in range(4))

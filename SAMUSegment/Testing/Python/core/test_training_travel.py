@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,47 +39,49 @@ def volume(name="v", noise=0):
     return PackedVolume(name, "s", "CT", 1.5, ids, image.astype(np.uint16), values, counts, boxes)
 
 
-def test_half_the_resolution_keeps_labels_on_their_image():
-    small = travel.shrink(volume(), halve=True)
-    assert small.spacing == 3.0 and small.ids.shape == small.image.shape == (20, 22, 24)
-    assert small.labels.tolist() == [5] and sorted(np.unique(small.ids)) == [0, 1]
-    assert small.boxes.tolist() == [[5, 15, 4, 14, 6, 20]]
-    assert small.counts.tolist() == [(small.ids == 1).sum()] == [10 * 10 * 14]
-    inner = small.ids[6:14, 5:13, 7:19] == 1
-    assert inner.all() and (small.image[6:14, 5:13, 7:19] == 804).all()
-    # Half a voxel of shift would show as another mean of the two sides of the box.
-    profile = small.image[10, 9].astype(int)
-    assert profile[5] < profile[6] and profile[19] > profile[20] and (profile[:5] == 204).all()
-
-
-def test_full_resolution_loses_the_two_lowest_bits_only():
+def test_an_image_as_jpeg_keeps_its_place_and_its_values(tmp_path):
     full = volume(noise=90)
-    small = travel.shrink(full, halve=False)
+    full.image[5, 6, 7] = pack.LEVELS  # the brightest must not become the darkest
+    full.save(tmp_path / "v.npz", quality=90)
+    small = PackedVolume.load(tmp_path / "v.npz")
     assert np.array_equal(small.ids, full.ids) and np.array_equal(small.boxes, full.boxes)
-    assert np.abs(small.image.astype(int) - full.image).max() <= 2
-    assert len(np.unique(small.image)) <= len(np.unique(full.image)) / 3
+    assert small.image.dtype == np.uint16 and small.image.shape == full.image.shape
+    error = small.image.astype(float) - full.image
+    assert np.sqrt((error**2).mean()) < 20 and abs(error.mean()) < 2
+    assert small.image[5, 6, 7] > 600
+    # A voxel of shift would show as another mean of the two sides of the box.
+    profile = small.image[20, 18].astype(int)
+    assert profile[:11].max() < 500 and profile[13:39].min() > 600 and profile[41:].max() < 500
 
 
-def test_the_largest_files_are_halved_until_all_fit(tmp_path):
+@pytest.mark.parametrize("shape", [(1, 9, 7), (5, 3, 8), (40, 44, 48), (700, 6, 5)])
+def test_slices_side_by_side_come_back_in_their_order(shape):
+    slices = np.repeat(np.arange(shape[0]) % 200, shape[1] * shape[2]).reshape(shape).astype(np.uint16) * 4
+    assert max(pack._tiled(slices).shape) < 65_500
+    found = pack._from_jpeg(pack._jpeg(slices, 95), shape)
+    assert np.abs(found.astype(int) - slices)[:, 1:-1, 1:-1].mean() < 16
+
+
+def test_of_large_data_sets_as_many_volumes_travel_as_fit(tmp_path):
     (tmp_path / "pack").mkdir()
-    volume("plain").save(tmp_path / "pack" / "plain.npz")
-    volume("noisy", noise=200).save(tmp_path / "pack" / "noisy.npz")
+    for number in range(4):
+        volume(f"v{number}", noise=200).save(tmp_path / "pack" / f"v{number}.npz")
+    replace(volume("other"), source="t").save(tmp_path / "pack" / "other.npz")
     whole = travel.pack_small(tmp_path / "pack", tmp_path / "whole", 10**9)
+    assert whole == travel.folder_bytes(tmp_path / "whole")
     total = travel.pack_small(tmp_path / "pack", tmp_path / "small", int(0.6 * whole))
     assert total <= 0.6 * whole and total == travel.folder_bytes(tmp_path / "small")
-    spacing = {n: PackedVolume.load(tmp_path / "small" / f"{n}.npz").spacing for n in ("plain", "noisy")}
-    assert spacing == {"plain": 1.5, "noisy": 3.0}
-    with pytest.raises(SamuError, match="take fewer"):
+    assert sorted(path.stem for path in (tmp_path / "small").iterdir()) == ["other", "v0", "v3"]
+    with pytest.raises(SamuError, match="one volume of each"):
         travel.pack_small(tmp_path / "pack", tmp_path / "none", 100)
     with pytest.raises(SamuError, match="samu train"):
         travel.pack_small(tmp_path / "empty", tmp_path / "none", 100)
 
 
-def test_a_large_data_set_is_thinned_out_evenly(tmp_path):
-    for number in range(5):
-        volume(f"v{number}").save(tmp_path / f"v{number}.npz")
-    assert [path.stem for path in travel.choose_volumes(tmp_path, 3)] == ["v0", "v2", "v4"]
-    assert len(travel.choose_volumes(tmp_path, 9)) == 5
+def test_a_large_data_set_is_thinned_out_evenly():
+    paths = [Path(f"v{number}") for number in range(5)]
+    assert [path.name for path in travel.spread(paths, 3)] == ["v0", "v2", "v4"]
+    assert travel.spread(paths, 9) == paths
 
 
 def test_the_carried_banks_are_the_banks(tmp_path, monkeypatch):
@@ -124,26 +127,25 @@ def test_shards_become_a_checkpoint_that_goes_on(tmp_path, monkeypatch):
         travel.merge_shards(tmp_path / "out", tmp_path / "x.pt")
 
 
-def test_a_stage_of_the_gpu_config_fits_into_a_command():
+def test_the_gpu_config_is_stretched_to_a_command():
     settings, _ = read_config(REPOSITORY / "configs" / "gpu.yaml")
-    assert [(phase.crops[0].size, phase.crops[0].batch) for phase in settings.phases] == [
-        (64, 48), (96, 16), (128, 8),
-    ]  # fmt: skip
-    assert all(phase.minutes <= 8.5 for phase in settings.phases) and settings.minutes <= 11  # of 15 lent
-    assert (
-        settings.minutes * settings.decay_share < sum(phase.minutes for phase in settings.phases[-1:]) + 0.1
-    )
+    fitted = settings.fitted(480.0)
+    assert 60 * fitted.minutes == pytest.approx(480.0)
+    shares = [phase.minutes / settings.minutes for phase in settings.phases]
+    assert [phase.minutes / fitted.minutes for phase in fitted.phases] == pytest.approx(shares)
 
 
 @pytest.mark.slow
 def test_the_rehearsal_passes_without_the_packages_that_are_not_there(tmp_path):
-    command = [sys.executable, str(REPOSITORY / "tools" / "gpu_run.py"), "rehearse", "--seconds", "2"]
+    command = [sys.executable, str(REPOSITORY / "tools" / "gpu_run.py"), "rehearse", "--seconds", "25"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "another machine" in done.stderr  # stage 3 lost the first one
+    assert "another machine" in done.stderr  # the third command lost the first one
+    assert "generator and steps together" in done.stdout and "failed" not in done.stdout
     assert load_network(tmp_path / "checkpoint.pt") is not None
     back = [path for path in (tmp_path / "out-3").iterdir() if path.is_file()]
     assert len(back) <= 8 and all(path.stat().st_size <= 16 * 2**20 for path in back)
-    assert json.loads((tmp_path / "out-3" / "quick.json").read_text())["samples"] == 2
+    kept = [json.loads((tmp_path / f"out-{n}" / "progress.json").read_text()) for n in (1, 2, 3)]
+    assert kept[0]["settings"] == kept[1]["settings"] == kept[2]["settings"]  # one schedule for all three
