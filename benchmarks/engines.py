@@ -1,7 +1,7 @@
 """The network alone: plain PyTorch against the fused engines, interleaved in one run.
 
     python benchmarks/engines.py [--rounds 9] [--threads N] [--size 128] [--model FILE | random by default]
-                                 [--engines plain,float32,bfloat16] [--peer NAME=FILE.py ...]
+                                 [--engines plain,float32,bfloat16] [--peer NAME=FOLDER|FILE.py ...]
                                  [--csv FILE] [--plot FILE]
     python benchmarks/engines.py --device cuda
 
@@ -10,8 +10,9 @@ of 12 of 32 coarse voxels along each axis. On an older machine as on this one:
 
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/engines.py --engines plain,float32
 
-A peer is a Python file with `load()`, which returns a function of (patch (128, 128, 128) float32 z-scored,
-click (3,) KJI index) that segments; nothing of it needs to be in this repository.
+A peer is one of peers.py (sam-med3d, fastsam3d) with the folder of its checkout, or a Python file with
+`load()`, which returns a function of (patch (128, 128, 128) float32 z-scored, click (3,) KJI index) that
+segments; nothing of it needs to be in this repository.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import measuring  # puts the repository on the path
 import numpy as np
+from peers import PEERS, load_peer
 
 from samu_core.commands.common import table
 from samu_core.engine import TorchEngine, choose_precision, cpu_has_bfloat16, fused_engine, import_torch
@@ -88,6 +90,9 @@ def load_peers(arguments: list[str]) -> dict[str, object]:
     peers = {}
     for argument in arguments:
         name, _, file = argument.partition("=")
+        if name in PEERS:
+            peers[name] = load_peer(name, Path(file))
+            continue
         spec = importlib.util.spec_from_file_location(f"peer_{len(peers)}", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -150,7 +155,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--engines", default="plain,float32,bfloat16")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=FILE.py")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=FOLDER|FILE.py")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()

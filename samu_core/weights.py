@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "samu-weights", 1
 BUNDLED_NAME = "samu.npz"
-BUNDLED_SHA256 = "d1d3ebded4687d5f17191fe035aff893f6aebe3cd522516a6fb1a3d48b2fd2f0"
+BUNDLED_SHA256 = "e7cc5ffb55a5a30b6e0a521bdbea1e8d5073371d1a31da8c608c50ebfb7e2ac6"
 ENVIRONMENT_VARIABLE = "SAMU_WEIGHTS"
 BEFORE = {"limits": False}  # settings of networks whose files do not name them
 LEAST_QUANTISED = 1024  # elements; below that int8 saves nothing

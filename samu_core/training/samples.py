@@ -26,6 +26,7 @@ LIMITED_SHARE = 0.35  # of the volumes are cut within the patch, besides where t
 SCALE = 0.25  # of anatomy, logarithmic: the patch's true spacing against the one it claims
 LARGEST_STRETCH = 4.0  # of a patch, against its z-score
 DARKEST_OUTSIDE = -5.0  # z-scores; no real image is darker, but a synthetic one may have a voxel at -40
+FOR_OUTSIDE = 20_000  # voxels are enough to see how dark it is outside
 LEAST_VOXELS, LEAST_MM3 = 8, 200  # a smaller target teaches nothing, and the evaluation has none
 
 
@@ -75,9 +76,8 @@ def make_sample(
     spacing = spec.spacing * np.exp(rng.uniform(-SCALE, SCALE))
     matrix = _linear_map(rng, shapes) * (spacing / volume.spacing)
     coordinates = _coordinates(size, position, click, matrix, rng)
-    index, ids = _gather_ids(volume.ids, coordinates, mirrored=shapes)
+    index, ids, inside = _gather_ids(volume.ids, coordinates, mirrored=shapes)
     k, j, i = np.clip(np.rint(position), 0, size - 1).astype(int)
-    inside = torch.ones_like(ids, dtype=torch.bool) if shapes else _inside(volume.ids.shape, coordinates)
     inside &= _limited_field_of_view(size, (k, j, i), rng)
     target = (ids == component + 1) & inside
     least = max(LEAST_VOXELS, LEAST_MM3 / spec.spacing**3)
@@ -152,31 +152,29 @@ def _levels(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def _gather_ids(
     ids: np.ndarray, coordinates: torch.Tensor, mirrored: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nearest voxel (3, n, n, n) at the coordinates, and label ids there, int64 (n, n, n).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Nearest voxel int32 (3, n, n, n) at the coordinates, label ids there, int64 (n, n, n), and what lies in
+    the volume, bool (n, n, n).
 
-    Outside the volume ids are 0, or, `mirrored`, those of the map's mirror images, as labels of their own: a
-    map of random shapes should not end before the patch does.
+    Outside the volume ids are 0, or, `mirrored`, those of the map's mirror images, as labels of their own and
+    taken for the volume: a map of random shapes should not end before the patch does.
     """
-    shape = torch.tensor(ids.shape).view(3, 1, 1, 1)
-    index = coordinates.round().long()
-    outside = ((index < 0) | (index >= shape)).any(0)
-    if mirrored:
-        index = index.remainder(2 * shape)
-        index = torch.minimum(index, 2 * shape - 1 - index)
-    else:
-        index = torch.minimum(index.clamp(min=0), shape - 1)
+    index = coordinates.round().int()
+    inside = torch.ones(index.shape[1:], dtype=torch.bool)
+    for place, size in zip(index, ids.shape):
+        inside &= (place >= 0) & (place < size)
+        if mirrored:
+            place.remainder_(2 * size)
+            torch.minimum(place, 2 * size - 1 - place, out=place)
+        else:
+            place.clamp_(0, size - 1)
     flat = (index[0] * ids.shape[1] + index[1]) * ids.shape[2] + index[2]
-    found = torch.from_numpy(ids.reshape(-1).take(flat.numpy()).astype(np.int64))
+    numbers = torch.from_numpy(ids.reshape(-1).view(np.int16))  # torch cannot index uint16
+    found = numbers.index_select(0, flat.flatten()).view(flat.shape).long() & 0xFFFF
     if mirrored:
-        return index, torch.where(outside & (found > 0), found + int(ids.max()), found)
-    found[outside] = 0
-    return index, found
-
-
-def _inside(shape, coordinates: torch.Tensor) -> torch.Tensor:
-    upper = torch.tensor(shape, dtype=torch.float32).view(3, 1, 1, 1) - 0.5
-    return ((coordinates >= -0.5) & (coordinates <= upper)).all(0)
+        other = torch.where(found > 0, found + int(ids.max()), found)
+        return index, torch.where(inside, found, other), torch.ones_like(inside)
+    return index, found.mul_(inside), inside
 
 
 def _gather_image(image: np.ndarray, coordinates: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -257,5 +255,7 @@ def random_normalisation(image: torch.Tensor, inside: torch.Tensor, draw: float)
         )
         spread = (high - low) / 2
     patch = (image - centre) / torch.maximum(spread, plain / LARGEST_STRETCH).clamp(min=1e-6)
-    outside = max(outside_value(patch[inside].numpy()), DARKEST_OUTSIDE)
-    return torch.where(inside, patch, outside)
+    if len(values) == patch.numel():
+        return patch
+    some = patch[inside][:: max(1, len(values) // FOR_OUTSIDE)]
+    return torch.where(inside, patch, max(outside_value(some.numpy()), DARKEST_OUTSIDE))

@@ -211,6 +211,25 @@ def test_gradients_go_back_to_where_windows_and_repeats_came_from(layout):
     torch.testing.assert_close(small.grad, weights.unflatten(0, (2, 3)).sum(1))
 
 
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_crops_gathered_as_on_a_gpu_are_the_crops(level, last):
+    prompt = PointPrompt(torch.rand(6, 3), 1.0)
+    window = Window.around(prompt, 32, 16, 2, (torch.rand(6, 1, 32, 32, 32) > 0.9).float())
+    shape = (3, 5, *[32 >> level] * 3)
+    order = torch.channels_last_3d if last else torch.contiguous_format
+    found = []
+    for kind in (windows._Crop, windows._GatheredCrop):
+        volumes = torch.arange(float(np.prod(shape))).view(shape).contiguous(memory_format=order)
+        volumes.requires_grad_()
+        crops = kind.apply(volumes, window.corners, window.size, 2 - level)
+        (crops * torch.linspace(-1, 1, crops.numel()).view_as(crops)).sum().backward()
+        found.append((crops.detach(), volumes.grad))
+    torch.testing.assert_close(found[1][0], found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1])
+    assert found[1][0].stride() == found[0][0].stride()
+
+
 def test_the_head_is_judged_in_its_window_alone():
     window = drawn(2, 40)
     target = torch.zeros(2, 1, 64, 64, 64)

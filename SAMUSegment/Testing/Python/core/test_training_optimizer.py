@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
-from samu_core.training.optimizer import Muon, Optimizer  # noqa: E402
+from samu_core.training.optimizer import Muon, Optimizer, orthogonalised  # noqa: E402
 
 SMALL = SAMUConfig(channels=(8, 16, 16, 16, 16, 16))
 
@@ -53,6 +53,20 @@ def test_muon_makes_the_update_of_a_convolution_orthogonal():
     values = torch.linalg.svdvals((weight.detach() - before).flatten(1))
     assert values.max() / values.min() < 2.5
     assert not any(p is weight for group in optimizer.parts[0].param_groups for p in group["params"])
+
+
+def test_matrices_of_many_shapes_are_orthogonalised_each_for_itself():
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(16, 40), (40, 16), (16, 16), (24, 100), (16, 300)]
+    matrices = [torch.randn(shape, generator=generator) for shape in shapes]
+    for matrix, found in zip(matrices, orthogonalised(matrices)):
+        assert found.shape == matrix.shape
+        values = torch.linalg.svdvals(found)
+        assert values.min() > 0.6 and values.max() < 1.3
+        # The same singular vectors: matrix.T @ found is symmetric and has no negative eigenvalue.
+        product = matrix.T @ found
+        assert torch.allclose(product, product.T, atol=1e-3 * float(product.abs().max()))
+        torch.testing.assert_close(found, orthogonalised([matrix])[0], rtol=1e-3, atol=1e-4)
 
 
 def test_matrices_have_a_decay_of_their_own():
