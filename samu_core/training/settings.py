@@ -53,6 +53,8 @@ class PhaseSettings:
         fixed_statistics: measure the normalisation's statistics on a few of the phase's batches first, and
             keep them: for batches of one or two whole patches, whose own would be poor.
         kept_statistics: keep those that the phase begins with unmeasured, whatever `fixed_statistics` says.
+        echoes: steps on an earlier batch, mirrored and with other windows, after each new one: for a GPU that
+            is faster than the processors that draw its samples.
         statistics_size: edge length of the patches that `fixed_statistics` are measured on, with the
             spacing that makes them as wide as inference's; 0 is the phase's own batches.
     """
@@ -70,6 +72,7 @@ class PhaseSettings:
     fixed_statistics: bool = False
     kept_statistics: bool = False
     statistics_size: int = 0
+    echoes: int = 0
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,12 @@ class Batch:
         """Of each patch."""
         return len(self.position) // len(self.patch)
 
+    def mirrored(self) -> Batch:
+        """Left and right exchanged, which are alike (`samples.PATCH_AXES`)."""
+        position = self.position.clone()
+        position[:, 2] = 1 - position[:, 2]
+        return replace(self, patch=self.patch.flip(4), target=self.target.flip(4), position=position)
+
     def pin_memory(self) -> Batch:
         """In memory that a GPU copies from without waiting (what torch's DataLoader calls)."""
         return replace(

@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import distributed, nn
 
@@ -30,6 +31,7 @@ from samu_core.weights import load_network
 
 LOGGER = logging.getLogger(__name__)
 LOG_COLUMNS = ("seconds", "phase", "step", "samples", "size", "loss", "dice", "rate", "samples_per_second")
+KEPT_BATCHES = 12  # for echoes
 STATISTICS_BATCHES = 24  # that a phase with fixed statistics measures them on
 WHOLE_PATCHES = 32  # of them, if they are of `statistics_size`
 
@@ -128,7 +130,7 @@ class Trainer:
             count = remeasure_statistics(self.network, first)
             LOGGER.info("statistics of the normalisation measured on %d batches", count)
         saved, mark = self.seconds, time.monotonic()
-        for batch in batches(phase):
+        for batch in echoed(batches(phase), phase.echoes, np.random.default_rng(seed)):
             loss, dice = self.train_step(batch, phase)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)
@@ -295,6 +297,17 @@ class Trainer:
         self.network.load_state_dict(complete)
         self.ema.load_state_dict(complete)
         return missing
+
+
+def echoed(batches: Iterable[Batch], echoes: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Each batch and after it so many of the last KEPT_BATCHES, mirrored (data echoing, Choi et al. 2019)."""
+    kept: list[Batch] = []
+    for batch in batches:
+        yield batch
+        if echoes:
+            kept = [*kept, batch][-KEPT_BATCHES:]
+        for _ in range(echoes):
+            yield kept[int(rng.integers(len(kept)))].mirrored()
 
 
 def _is_part(name: str, part: str) -> bool:

@@ -20,8 +20,8 @@ from samu_core.prompt import PointPrompt  # noqa: E402
 from samu_core.training import clicks, samples, windows  # noqa: E402
 from samu_core.training.losses import samu_loss  # noqa: E402
 from samu_core.training.settings import TrainingSettings  # noqa: E402
-from samu_core.training.stream import BatchStream, load_sources, source_weights  # noqa: E402
-from samu_core.training.trainer import Trainer  # noqa: E402
+from samu_core.training.stream import Batch, BatchStream, load_sources, source_weights  # noqa: E402
+from samu_core.training.trainer import KEPT_BATCHES, Trainer, echoed  # noqa: E402
 from samu_core.training.windows import Window, repeated  # noqa: E402
 
 SMALL = SAMUConfig(channels=(8, 8, 8, 8, 8, 8), embedding=16)
@@ -209,6 +209,31 @@ def test_gradients_go_back_to_where_windows_and_repeats_came_from(layout):
     weights = torch.randn_like(again)
     (again * weights).sum().backward()
     torch.testing.assert_close(small.grad, weights.unflatten(0, (2, 3)).sum(1))
+
+
+def test_a_mirrored_batch_shows_the_same_on_the_other_side():
+    patch, position = torch.rand(2, 1, 32, 32, 32), torch.rand(4, 3)
+    target = torch.rand(4, 1, 32, 32, 32) > 0.5
+    batch = Batch(patch, target, position, 0.5, 16, True)
+    mirrored = batch.mirrored()
+    voxel, other = ((each.position * 32).long() for each in (batch, mirrored))
+    for click in range(4):
+        (k, j, i), (k1, j1, i1) = voxel[click].tolist(), other[click].tolist()
+        assert (k1, j1) == (k, j) and patch[click // 2, 0, k, j, i] == mirrored.patch[click // 2, 0, k, j, i1]
+        assert target[click, 0, k, j, i] == mirrored.target[click, 0, k, j, i1]
+    assert torch.equal(mirrored.mirrored().patch, patch) and (mirrored.window, mirrored.far) == (16, True)
+
+
+def test_echoes_are_mirrored_batches_of_a_while_ago():
+    batches = [
+        Batch(torch.full((1, 1, 2, 2, 2), float(n)), torch.ones(1, 1, 2, 2, 2), torch.rand(1, 3), 1.0)
+        for n in range(40)
+    ]
+    numbers = [int(b.patch[0, 0, 0, 0, 0]) for b in echoed(batches, 2, np.random.default_rng(0))]
+    assert numbers[::3] == list(range(40))
+    late = [(numbers[n], numbers[n - n % 3]) for n in range(len(numbers)) if n % 3]
+    assert all(new - KEPT_BATCHES < old <= new for old, new in late) and len({n - o for o, n in late}) > 8
+    assert list(echoed(batches, 0, np.random.default_rng(0))) == batches
 
 
 @pytest.mark.parametrize("last", [True, False])
