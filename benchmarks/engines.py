@@ -166,6 +166,11 @@ def main() -> None:
     print(f"- {measuring.machine(args.threads)}, {measuring.load_average()}")
     engines, peers = make_engines(args), load_peers(args.peer)
     times = run(args, engines, peers)
+    if args.device != "cpu":
+        import torch
+
+        peak = torch.cuda.max_memory_allocated() / 2**20
+        print(f"- at most {peak:.0f} MiB of the device's memory, all engines together")
     text, clicks = report(engines, peers, measuring.medians(times))
     print(f"- medians of {args.rounds} interleaved rounds, patch {args.size}^3\n\n{text}")
     if args.csv:
