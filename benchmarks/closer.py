@@ -22,7 +22,7 @@ from samu_core.evaluation.metrics import dice
 from samu_core.weights import load_network
 
 HEADER = ["clicks", "first look", "second look at the click", "second look in the depth"]
-SIZES = (0, 300, 1000, closer.LARGEST_VOXELS, 5000, (2 * closer.REACH_VOXELS + 1) ** 3)
+SIZES = (0, 300, 1000, 2000, 5000, (2 * closer.REACH_VOXELS + 1) ** 3)
 
 
 def looks_at(method, patch, target) -> dict | None:

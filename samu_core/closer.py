@@ -17,7 +17,7 @@ from samu_core.geometry import Volume
 from samu_core.prediction import Prediction
 
 FINER = 2 / 3  # of the first patch's spacing
-LARGEST_VOXELS = 2000  # of the first patch, 6.75 ml at 1.5 mm; figures by size: benchmarks/README.md
+LARGEST_VOXELS = 300  # of the first patch, 1 ml at 1.5 mm; figures by size: benchmarks/README.md
 REACH_VOXELS = 24  # from the click, along each axis; what goes on beyond is not small
 DEEP = 0.9  # of the greatest depth is deep enough; of such voxels the nearest to the click is prompted
 FINE_ENOUGH = 0.8  # of the first patch's spacing: an image without smaller voxels has nothing more to show

@@ -13,9 +13,10 @@ from samu_core.prediction import Prediction  # noqa: E402
 from samu_core.predictor import Predictor  # noqa: E402
 
 SIZE = 64
+SMALL = 5.5  # mm: 200 voxels of 1.5 mm
 
 
-def volume_of(spacing: float, radius: float = 8.0) -> Volume:
+def volume_of(spacing: float, radius: float = SMALL) -> Volume:
     """A bright ball of `radius` mm around the origin, in 96 mm of darkness."""
     count = round(96 / spacing)
     matrix = np.diag([spacing] * 3 + [1.0])
@@ -48,37 +49,37 @@ class Bright(torch.nn.Module):
 
 def test_small_masks_of_fine_images_are_looked_at_again():
     fine, coarse = volume_of(1.0), volume_of(1.5)
-    assert finer_spacing(fine, ball(8)) == pytest.approx(1.5 * FINER)
-    assert finer_spacing(coarse, ball(8)) is None, "the image has no smaller voxels"
+    assert finer_spacing(fine, ball(SMALL)) == pytest.approx(1.5 * FINER)
+    assert finer_spacing(coarse, ball(SMALL)) is None, "the image has no smaller voxels"
     matrix = np.diag([1.0, 1.0, 6.5, 1.0])
     matrix[:3, 3] = -32, -32, -32.5
     slices = Volume(np.zeros((11, 65, 65), np.float32), matrix)
-    assert finer_spacing(slices, ball(8)) is None, "a finer patch of thick slices shows nothing more"
+    assert finer_spacing(slices, ball(SMALL)) is None, "a finer patch of thick slices shows nothing more"
     matrix[2, 2], matrix[2, 3] = 1.5, -24
-    assert finer_spacing(Volume(np.zeros((33, 65, 65), np.float32), matrix), ball(8)) is not None
-    assert finer_spacing(fine, ball(20)) is None, "large"
-    assert finer_spacing(fine, ball(8, point=(40.0, 0.0, 0.0))) is None, "nothing was found"
+    assert finer_spacing(Volume(np.zeros((33, 65, 65), np.float32), matrix), ball(SMALL)) is not None
+    assert finer_spacing(fine, ball(7)) is None, "large"
+    assert finer_spacing(fine, ball(SMALL, point=(40.0, 0.0, 0.0))) is None, "nothing was found"
 
 
 def test_what_lies_apart_or_goes_on_does_not_make_a_structure_small_or_large():
     fine = volume_of(1.0)
     apart = (slice(0, 20),) * 3
-    assert finer_spacing(fine, ball(8, extra=apart)) is not None, "another structure far away"
+    assert finer_spacing(fine, ball(SMALL, extra=apart)) is not None, "another structure far away"
     rod = (slice(32, 33), slice(32, 33), slice(0, SIZE))
     assert ball(3, extra=rod).clicked_voxels(SIZE) < LARGEST_VOXELS
     assert finer_spacing(fine, ball(3, extra=rod)) is None, "thin, but long"
 
 
 def test_clicked_voxels_at_the_border_of_the_patch():
-    prediction = ball(8)
+    prediction = ball(SMALL)
     whole = int((prediction.logits > 0).sum())
     assert prediction.clicked_voxels(24) == whole == prediction.clicked_voxels(10 * SIZE)
     assert prediction.clicked_voxels(3) is None
 
 
 def test_a_closer_look_counts_when_it_finds_a_whole_structure():
-    fine, first = volume_of(1.0), ball(8)
-    second = ball(7, spacing=1.0)
+    fine, first = volume_of(1.0), ball(SMALL)
+    second = ball(5, spacing=1.0)
     assert look_closer(fine, first, lambda point, spacing: second) is second
     assert second.asked_spacing == first.asked_spacing == 1.5, "a wider view is one wider than this"
     assert look_closer(fine, first, lambda point, spacing: ball(0, spacing=1.0)) is first, "nothing found"
@@ -86,11 +87,11 @@ def test_a_closer_look_counts_when_it_finds_a_whole_structure():
 
 
 def test_a_closer_look_is_prompted_in_the_depth_and_answers_the_click():
-    fine, first, prompts = volume_of(1.0), ball(8, point=(0.0, 6.8, 0.0)), []
+    fine, first, prompts = volume_of(1.0), ball(SMALL, point=(0.0, 4.7, 0.0)), []
 
     def look(point, spacing):
         prompts.append(point)
-        return ball(7, spacing=1.0, point=point)
+        return ball(5, spacing=1.0, point=point)
 
     second = look_closer(fine, first, look)
     assert np.linalg.norm(prompts[0]) < 2.0, "the click is at the rim"
