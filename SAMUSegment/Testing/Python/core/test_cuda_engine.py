@@ -51,6 +51,17 @@ def test_nothing_is_copied_from_the_host_once_it_is_warm(monkeypatch):
             monkeypatch.setattr(torch, name, refuse)
         monkeypatch.setattr(torch.Tensor, "item", refuse)
         monkeypatch.setattr(torch.Tensor, "tolist", refuse)
+        set_item = torch.Tensor.__setitem__
+
+        def refuse_numbers(tensor, place, value):
+            """Slices are filled on the device; places given as tensors get the number as a copy."""
+            gathered = any(
+                isinstance(index, torch.Tensor) for index in (place if isinstance(place, tuple) else [place])
+            )
+            assert not gathered or isinstance(value, torch.Tensor), "a number of the host was written"
+            set_item(tensor, place, value)
+
+        monkeypatch.setattr(torch.Tensor, "__setitem__", refuse_numbers)
         folded.decode(folded.encode(patch), position)
 
 
