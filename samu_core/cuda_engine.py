@@ -6,6 +6,7 @@ pinned memory, and the patch is normalised on the device.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from samu_core.errors import VolumeError
 from samu_core.intensity import CT_GUESS_BELOW, CT_RANGE_HU, DARKER_THAN_OUTSIDE
 from samu_core.network.folded import FoldedNetwork, supports
 
+LOGGER = logging.getLogger(__name__)
 WARM_UP_RUNS = 3
 # The trial's largest difference between graph and plain calls of the same functions, of the largest logit.
 TOLERANCE = 0.02
@@ -43,6 +45,7 @@ def cuda_engine(network: Any, device: str, precision: str, size: int) -> CudaEng
     except (AttributeError, RuntimeError, NotImplementedError, TypeError) as error:
         if is_out_of_memory(error):
             raise
+        LOGGER.info("no CUDA graphs here, clicks run without: %s", error)
         return None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from samu_core.training.settings import CropSettings, PhaseSettings
-from samu_core.training.stream import Batch, BatchStream
+from samu_core.training.stream import Batch
 from samu_core.training.trainer import Trainer
 
 START = time.monotonic()
@@ -21,11 +21,13 @@ def measure(trainer: Trainer, seconds: float) -> int:
     """Print all figures of the first phase. One crop's failure, say for lack of memory, leaves the others.
 
     Args:
-        seconds: that each figure is measured for.
+        seconds: that the generator is measured for; a crop's steps a third of that, both together twice that.
+
+    Returns:
+        exit code, 0.
     """
     device, phase = trainer.device, trainer.settings.phases[0]
     say(f"{device}, torch {torch.__version__}")
-    # Workers first: they are forks, and a process that has used the GPU should not fork.
     batches = start_generator(trainer, phase, seconds)
     for crop in phase.crops:
         for variant in variants(crop):
@@ -67,11 +69,8 @@ def name_of(crop: CropSettings) -> str:
 def start_generator(trainer: Trainer, phase: PhaseSettings, seconds: float):
     """Say what the workers manage alone; returns their batches."""
     workers = trainer.settings.workers
-    stream = BatchStream(trainer.sources, phase, torch.ones(1), trainer.settings.seed)
-    loader = torch.utils.data.DataLoader(
-        stream, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None
-    )
-    batches = iter(loader)
+    trainer.difficulty[0] = trainer.settings.hardest
+    batches = iter(trainer.batches(phase, trainer.settings.seed))
     for _ in range(2 * workers + 1):  # what they have ready
         next(batches)
     say(f"{workers} workers are at work")
@@ -107,7 +106,7 @@ def time_steps(trainer: Trainer, phase: PhaseSettings, crop: CropSettings, secon
 
 
 def noise_batch(crop: CropSettings) -> Batch:
-    """A batch as a crop wants it, of noise; targets are balls around the clicks."""
+    """A batch as a crop wants it, shapes as of `Batch`, of noise; targets are balls around the clicks."""
     generator = torch.Generator().manual_seed(0)
     size, clicks = crop.size, crop.batch * crop.clicks
     patch = torch.randn(crop.batch, 1, size, size, size, generator=generator)

@@ -67,21 +67,22 @@ def orthogonalised(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
     first, so that the long side is met twice rather than in every round. Matrices with an equal short side go
     through it together.
     """
-    wide = [matrix.float() if len(matrix) <= matrix.shape[1] else matrix.float().T for matrix in matrices]
+    is_wide = [len(matrix) <= matrix.shape[1] for matrix in matrices]
+    wide = [matrix.float() if fits else matrix.float().T for matrix, fits in zip(matrices, is_wide)]
     lengths = [length.clamp(min=1e-7) for length in torch._foreach_norm(wide)]
     wide = torch._foreach_div(wide, lengths)
-    results: list[torch.Tensor] = [None] * len(wide)
+    results = list(wide)
     for side in {len(rows) for rows in wide}:
         places = [place for place, rows in enumerate(wide) if len(rows) == side]
         products = _polynomial(torch.stack([wide[place] @ wide[place].T for place in places]))
         for place, product in zip(places, products):
             found = product @ wide[place]
-            results[place] = found if len(matrices[place]) <= matrices[place].shape[1] else found.T
+            results[place] = found if is_wide[place] else found.T
     return results
 
 
 def _polynomial(grams: torch.Tensor) -> torch.Tensor:
-    """The product of the rounds' polynomials of Gram matrices (count, m, m)."""
+    """The product of the rounds' polynomials of Gram matrices (count, m, m), for each of them."""
     a, b, c = POLYNOMIAL
     unit = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
     products = unit.expand_as(grams)

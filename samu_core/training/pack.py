@@ -107,7 +107,7 @@ class PackedVolume:
 
     def save(self, path: Path, quality: int | None = None) -> None:
         """Write one compressed .npz. With a `quality` (1...95) the image in it is a JPEG of 8 bits: a fifth
-        of the size, with errors below a CT's noise (root mean square in two volumes 6 HU at 95, 12 at 80)."""
+        of the size, with errors below a CT's noise (root mean square in two CTs 6 HU at 95, 12 at 80)."""
         meta = {"name": self.name, "source": self.source, "modality": self.modality, "spacing": self.spacing}
         arrays = {"ids": self.ids, "labels": self.labels, "counts": self.counts, "boxes": self.boxes}
         if self.image is not None and quality is not None:

@@ -109,7 +109,7 @@ class TrainingSettings:
         return sum(phase.minutes for phase in self.phases)
 
     def fitted(self, seconds: float) -> TrainingSettings:
-        """With phases that take so many seconds together, each the share that it has now."""
+        """With phases that take so many seconds together, more than 0, each the share that it has now."""
         factor = seconds / 60 / self.minutes
         return replace(
             self, phases=tuple(replace(phase, minutes=factor * phase.minutes) for phase in self.phases)

@@ -107,30 +107,30 @@ class Trainer:
         self.save(self.folder / "checkpoint.pt")
         return self.phase_at(self.seconds) >= len(self.settings.phases)
 
+    def batches(self, phase: PhaseSettings, seed: int, plain: bool = False) -> torch.utils.data.DataLoader:
+        """Batches for a phase (`BatchStream`), for ever, drawn by the settings' workers."""
+        workers = self.settings.workers
+        return torch.utils.data.DataLoader(
+            BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks, plain),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            pin_memory=self.device.type == "cuda",
+        )
+
     def _run_phase(self, index: int, end: float) -> None:
         seed = self.settings.seed + 7919 * (self.step + 1)
-        phase, workers = self.settings.phases[index], self.settings.workers
-
-        def batches(phase: PhaseSettings, plain: bool = False) -> torch.utils.data.DataLoader:
-            stream = BatchStream(self.sources, phase, self.difficulty, seed, self.rank, self.ranks, plain)
-            return torch.utils.data.DataLoader(
-                stream,
-                batch_size=None,
-                num_workers=workers,
-                prefetch_factor=2 if workers else None,
-                pin_memory=self.device.type == "cuda",
-            )
-
+        phase = self.settings.phases[index]
         if phase.fixed_statistics and not phase.kept_statistics:
             measured, count = phase, STATISTICS_BATCHES
             if phase.statistics_size:
                 whole = inference_crop(phase.statistics_size)
                 measured, count = replace(phase, crops=(whole,)), WHOLE_PATCHES
-            first = itertools.islice(batches(measured, plain=True), count)
+            first = itertools.islice(self.batches(measured, seed, plain=True), count)
             count = remeasure_statistics(self.network, first)
             LOGGER.info("statistics of the normalisation measured on %d batches", count)
         saved, mark = self.seconds, time.monotonic()
-        for batch in echoed(batches(phase), phase.echoes, np.random.default_rng(seed)):
+        for batch in echoed(self.batches(phase, seed), phase.echoes, np.random.default_rng(seed)):
             loss, dice = self.train_step(batch, phase)
             now = time.monotonic()
             self.seconds = self._agree(self.seconds + now - mark)
@@ -213,7 +213,7 @@ class Trainer:
     def _update_ema(self) -> None:
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            # All at once: one by one they take as long to launch on a GPU as a good part of a step.
+            # All at once: one by one they are some two hundred launches on a GPU.
             means = list(self.ema.parameters())
             torch._foreach_lerp_(means, [value.detach() for value in self.network.parameters()], 1 - decay)
             for mean, value in zip(self.ema.buffers(), self.network.buffers()):

@@ -39,7 +39,7 @@ STATE, BANK = "progress.json", "{}.bank"  # not .npz: that would be one more vol
 
 
 def pack_small(pack: Path, out: Path, budget: int) -> int:
-    """Copy a pack with its images as JPEGs, of the largest data sets as many volumes as fit.
+    """Copy a pack with its larger images as JPEGs, of the largest data sets as many volumes as fit.
 
     Args:
         budget: bytes that the copy may take.
@@ -96,7 +96,7 @@ def save_banks(sources: Sources, folder: Path) -> None:
 
 
 def load_carried(folder: Path, settings: TrainingSettings) -> Sources:
-    """The sources of a folder with `save_banks`' files, with numpy and torch alone."""
+    """The sources of a folder with `save_banks`' files, with numpy, torch and Pillow alone."""
     from samu_core.training.stream import load_sources
 
     sources = load_sources(folder, replace(settings, **dict.fromkeys(DRAW, 0)), cache=folder)

@@ -126,7 +126,8 @@ class _GatheredCrop(torch.autograd.Function):
 
 
 def _rows(volumes: torch.Tensor, corners, size: int, finer: int) -> torch.Tensor:
-    """Of all voxels of the volumes, which the windows hold, int64 (windows * edge^3,)."""
+    """Which voxels the windows hold, int64 (windows * edge^3,): indices into all voxels of the volumes (B, C,
+    D, H, W), one volume after the other; arguments as `Window.crop`'s, `finer` levels below the corners'."""
     count, _, *shape = volumes.shape
     starts = torch.tensor(corners).to(volumes.device) << finer
     steps = torch.arange(size << finer, device=volumes.device)
