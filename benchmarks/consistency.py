@@ -24,7 +24,11 @@ from samu_core.geometry import GridGeometry, Volume
 from samu_core.io import read_volume
 from samu_core.predictor import Predictor
 
-COPIES = {"1 mm, RAS axes": ((1.0, 1.0, 1.0), 0.0), "1.2 x 1 x 1.5 mm, 25 degrees": ((1.2, 1.0, 1.5), 25.0)}
+COPIES = {
+    "1 mm, RAS axes": ((1.0, 1.0, 1.0), 0.0),
+    "1 mm, 25 degrees": ((1.0, 1.0, 1.0), 25.0),
+    "1.2 x 1 x 1.5 mm, 25 degrees": ((1.2, 1.0, 1.5), 25.0),
+}
 
 
 def first_click(case: cases.Case):

@@ -125,6 +125,7 @@ def patch_at(volume, point):
     from samu_core.evaluation.cases import working_spacing
     from samu_core.geometry import PatchGrid
     from samu_core.intensity import normalize_patch
+    from samu_core.sharpness import sample_evenly
 
     grid = PatchGrid.for_click(volume, point, working_spacing(volume.geometry.spacing))
-    return normalize_patch(grid.sample(volume), volume.modality), grid.fraction_kji(point)
+    return normalize_patch(sample_evenly(grid, volume), volume.modality), grid.fraction_kji(point)

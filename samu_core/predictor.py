@@ -27,6 +27,7 @@ from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
 from samu_core.prediction import Prediction
+from samu_core.sharpness import sample_evenly
 
 
 class Predictor:
@@ -221,7 +222,7 @@ class Predictor:
         if last is not None and last.grid == grid and last.promised(volume):
             return last
         with call.stage("sample"):
-            patch = grid.sample(volume)
+            patch = sample_evenly(grid, volume)
         if last is not None and last.holds(grid, volume.modality, patch):
             last.volume, last.geometry, last.version = weakref.ref(volume), volume.geometry, volume.version
             return last

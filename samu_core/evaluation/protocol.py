@@ -32,6 +32,7 @@ from samu_core.geometry import GridGeometry, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
 from samu_core.io import read_volume
 from samu_core.prediction import Prediction
+from samu_core.sharpness import sample_evenly
 
 TOLERANCE_MM = 2.0
 
@@ -147,7 +148,7 @@ class NetworkMethod:
     def look_again(self, patch: ClickPatch, point_ras: np.ndarray, spacing: float) -> Prediction:
         """A click at a point (RAS mm) of the same volume, in a patch of another spacing (mm)."""
         grid = PatchGrid.for_click(patch.volume, point_ras, spacing, patch.grid.size)
-        raw = grid.sample(patch.volume)
+        raw = sample_evenly(grid, patch.volume)
         again = ClickPatch(raw, grid.point_to_kji(point_ras), grid, point_ras, patch.modality)
         return Prediction(self.logits(again), grid, point_ras, inside=again.inside)
 
@@ -305,7 +306,9 @@ def one_click(
     patch_spacing = options.spacing * protocol_cases.working_spacing(image.geometry.spacing) / 1.5
     point = image.geometry.ijk_to_point(click.position_kji[::-1])
     grid = PatchGrid.for_click(image, point, patch_spacing, options.size)
-    patch = ClickPatch(grid.sample(image), grid.point_to_kji(point), grid, point, image.modality, image)
+    patch = ClickPatch(
+        sample_evenly(grid, image), grid.point_to_kji(point), grid, point, image.modality, image
+    )
     around = grid.sample(_label_crop(structure, click.part, image.geometry), "nearest")
     return patch, Target(structure, click, around == 2, around >= 1, image.geometry)
 
