@@ -23,6 +23,10 @@ SLICES_AT_ONCE = 8  # of a patch: a block that stays in the processor's cache
 def sample_evenly(grid: PatchGrid, volume: Volume) -> np.ndarray:
     """`PatchGrid.sample`, linear, then blurred along each axis to the variance of EVEN voxels of the volume.
 
+    Args:
+        grid: the patch, whose axes are those of RAS.
+        volume: the image, on any grid.
+
     Returns:
         (size, size, size) float32, KJI, in the volume's intensities; NaN outside, which nothing mixes with.
     """
@@ -35,10 +39,17 @@ def sample_evenly(grid: PatchGrid, volume: Volume) -> np.ndarray:
 
 
 def neighbour_shares(grid: PatchGrid, geometry: GridGeometry) -> list[np.ndarray]:
-    """What a voxel of the patch takes from either neighbour, along K, J and I, (size,) float32 each.
+    """What a voxel of the patch takes from either neighbour along an axis, by its place on that axis.
 
     Where the axes of patch and volume are oblique to each other, every line of voxels passes all places
     between the volume's, and the mean counts.
+
+    Args:
+        grid: the patch.
+        geometry: the volume's grid.
+
+    Returns:
+        for K, J and I of the patch (size,) float32 each, a share of the neighbour's value, 0...LARGEST_SHARE.
     """
     patch_to_volume = geometry.ras_to_ijk @ grid.geometry.ijk_to_ras
     steps, start = patch_to_volume[:3, :3], patch_to_volume[:3, 3]
@@ -57,13 +68,12 @@ def neighbour_shares(grid: PatchGrid, geometry: GridGeometry) -> list[np.ndarray
 
 
 def _mix(patch: np.ndarray, axis: int, shares: np.ndarray, gaps: bool) -> None:
-    """Each plane across the axis takes its share from either neighbour, in place; from itself where there is
-    none, so that a constant patch stays as it is."""
-    across = 1 if axis == 0 else 0
+    """Each plane across the axis takes its share (size,) from either neighbour, in place; from itself where
+    there is none, so that a constant patch stays as it is. `gaps`: whether the patch (D, H, W) holds NaN."""
     shares = (shares / LARGEST_SHARE)[:, None, None]
-    for start in range(0, patch.shape[across], SLICES_AT_ONCE):
-        block = np.moveaxis(patch, across, 0)[start : start + SLICES_AT_ONCE]
-        planes = np.moveaxis(np.moveaxis(block, 0, across), axis, 0)
+    planes_of_patch = np.moveaxis(patch, axis, 0)
+    for start in range(0, planes_of_patch.shape[1], SLICES_AT_ONCE):
+        planes = planes_of_patch[:, start : start + SLICES_AT_ONCE]
         # Made smaller before subtracting: intensities may be as large as float32 allows.
         flow = np.diff(planes * np.float32(LARGEST_SHARE), axis=0)
         if gaps:

@@ -1,4 +1,4 @@
-"""How sharp the network sees an image does not depend on where the patch's voxels fall between its own."""
+"""How sharp the network sees an image does not depend on where the patch falls between its voxels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ def volume_of(array, spacing=(1.5, 1.5, 1.5), turned: float = 0.0) -> Volume:
     return Volume(array, matrix)
 
 
-def grid_at(offset_kji, spacing=1.5) -> PatchGrid:
-    """A patch whose voxels lie so many voxels of 1.5 mm beside those of a volume of odd edges."""
-    first = np.asarray(offset_kji[::-1]) * 1.5
-    return PatchGrid(tuple(first + spacing * (SIZE - 1) / 2 - spacing * (SIZE // 2)), SIZE, spacing)
+def grid_at(offset_kji) -> PatchGrid:
+    """A patch of 1.5 mm whose voxel in the middle lies so many voxels beside the origin, along K, J and I."""
+    return PatchGrid(tuple(1.5 * (np.asarray(offset_kji[::-1]) - 0.5)), SIZE, 1.5)
 
 
-def noise(edge=41, seed=0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(100, 20, (edge,) * 3).astype(np.float32)
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 20, (41, 41, 41)).astype(np.float32)
 
 
 def test_where_both_grids_meet_a_voxel_is_spread_as_half_way_between():
