@@ -54,26 +54,23 @@ def sample_at(features: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, C), in the features' dtype. A point beyond the outermost voxel centres takes the edge's value.
     """
-    corners, weights = _corner_indices(position, features.shape[2:])
+    (k, j, i), weights = _corners(position, features.shape[2:])
     batch = torch.arange(features.shape[0], device=features.device)[:, None]
-    k, j, i = corners.unbind(2)
     values = features[
         batch, :, k, j, i
     ]  # (B, 8, C), one gather: its backward fills the features' gradient once
     return (values * weights[..., None].to(values.dtype)).sum(1)
 
 
-def _corner_indices(position: torch.Tensor, shape) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices (B, 8, 3) and weights (B, 8) of the eight voxels around each point."""
-    size = torch.tensor(list(shape), device=position.device, dtype=torch.float32)
-    index = torch.minimum((position.float() * size - 0.5).clamp(min=0), size - 1)
-    low = index.floor()
-    fraction = index - low
-    corners, weights = [], []
-    for bits in range(8):
-        offset = torch.tensor(
-            [bits >> 2 & 1, bits >> 1 & 1, bits & 1], device=position.device, dtype=torch.float32
-        )
-        corners.append(torch.minimum(low + offset, size - 1).long())
-        weights.append(torch.where(offset > 0, fraction, 1 - fraction).prod(1))
-    return torch.stack(corners, 1), torch.stack(weights, 1)
+def _corners(position: torch.Tensor, shape) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Indices K, J, I, (B, 8) each, and weights (B, 8) of the eight voxels around each point."""
+    bits = torch.arange(8, device=position.device)
+    corners, weights = [], 1.0
+    for axis, size in enumerate(shape):
+        index = (position[:, axis, None].float() * size - 0.5).clamp(0, size - 1)
+        low = index.floor()
+        above = bits >> (2 - axis) & 1
+        corners.append((low + above).clamp(max=size - 1).long())
+        fraction = index - low
+        weights = weights * torch.where(above > 0, fraction, 1 - fraction)
+    return corners, weights

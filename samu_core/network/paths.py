@@ -40,54 +40,84 @@ def cheapest_ways(
     Returns:
         Two (B, D, H, W), cost times mm and the unit of `unlike`; 0 at the seed.
     """
-    values = torch.full((2, *cost.shape), FAR, dtype=cost.dtype, device=cost.device)
-    at_seed = (torch.arange(len(cost), device=cost.device), *seed)
-    for quantity in values:  # not "= 0.0": a number of the host cannot be captured in a CUDA graph
-        quantity.index_put_(at_seed, quantity.new_zeros(()))
-    kind = _Planes if cost.device.type == "cpu" else _Jumps
-    lines = [kind(cost, unlike, axis, length) for axis, length in enumerate(spacing)]
+    if cost.device.type == "cpu":
+        # One after the other: what a step of both reads does not fit the processor's first cache.
+        return _by_planes(cost, seed, spacing), _by_planes(unlike, seed)
+    return _by_jumps(cost, unlike, seed, spacing)
+
+
+def _from_seed(like: torch.Tensor, seed: list[torch.Tensor]) -> torch.Tensor:
+    """(B, D, H, W), 0 at the seed and FAR elsewhere."""
+    values = torch.full_like(like, FAR, memory_format=torch.contiguous_format)
+    # Not "= 0.0": a number of the host cannot be captured in a CUDA graph.
+    at_seed = (torch.arange(len(like), device=like.device), *seed)
+    return values.index_put_(at_seed, values.new_zeros(()))
+
+
+def _by_planes(
+    volumes: torch.Tensor, seed: list[torch.Tensor], spacing: list[float] | None = None
+) -> torch.Tensor:
+    """Least sums of costs (B, D, H, W) per mm times `spacing`, or, without it, least peaks of unlikeness."""
+    values = _from_seed(volumes, seed)
+    lines = [_Planes(volumes, axis, spacing and spacing[axis]) for axis in range(3)]
     for _ in range(SWEEPS):
         for along in lines:
             values = along.sweep(values)
-    return tuple(values.contiguous().unbind(0))
+    return values.contiguous()
 
 
 class _Planes:
     """Sweeps along one axis on a CPU: plane by plane, each takes what its neighbour offers.
 
-    The axis is in front, so that each step is over memory that lies together; both quantities share a plane.
-    Planes lie a few floats more than a power of two apart, or they would compete for the same cache lines.
-    numpy does the steps: the same numbers as torch, with less overhead per call.
+    The axis is in front, so that each step is over memory that lies together. Planes lie a few floats more
+    than a power of two apart, or they would compete for the same cache lines. numpy does the steps: the same
+    numbers as torch, with less overhead per call.
+
+    Args:
+        volumes: (B, D, H, W), costs or unlikeness.
+        axis: 0...2 for D, H, W.
+        length: mm from plane to plane, for sums; None for peaks.
     """
 
-    def __init__(self, cost: torch.Tensor, unlike: torch.Tensor, axis: int, length: float) -> None:
+    def __init__(self, volumes: torch.Tensor, axis: int, length: float | None) -> None:
         self.axis = axis
-        front = cost.movedim(axis + 1, 0)
+        front = volumes.movedim(axis + 1, 0)
         count, size = len(front), front[0].numel()
-        room = cost.new_empty(count + 1, 2, size + PADDING)[..., :size]
-        steps, peaks = cost.new_empty(2, count, size + PADDING)[..., :size].unbind(0)
-        torch.add(front[:-1], front[1:], out=steps[:-1].unflatten(1, front.shape[1:])).mul_(length / 2)
-        peaks.unflatten(1, front.shape[1:]).copy_(unlike.movedim(axis + 1, 0))
-        self.front = room[:-1].unflatten(2, front.shape[1:])
-        *self.planes, self.offer = room.numpy()
-        self.sums = [plane[0] for plane in self.planes]
-        self.tops = [plane[1] for plane in self.planes]
-        self.steps, self.peaks = list(steps.numpy()), list(peaks.numpy())
+        room = volumes.new_empty(2, count + 1, size + PADDING)[..., :size]
+        self.front, steps = (part[:-1].unflatten(1, front.shape[1:]) for part in room)
+        if length is None:
+            self.extend = np.maximum
+            steps.copy_(front)
+        else:
+            self.extend = np.add
+            torch.add(front[:-1], front[1:], out=steps[:-1]).mul_(length / 2)
+        (*self.planes, self.offer), steps = (list(part) for part in room.numpy())
+        # What a step to a plane costs from the one before, and from the one behind.
+        self.onward, self.back = (steps, steps) if length is None else ([None, *steps], steps)
 
     def sweep(self, values: torch.Tensor) -> torch.Tensor:
-        """To and fro; (2, B, D, H, W) -> the same, in memory that the next call overwrites."""
-        self.front.copy_(values.movedim(self.axis + 2, 0))
-        last = len(self.planes) - 1
-        offered_sum, offered_top = self.offer[0], self.offer[1]
-        for index in range(1, last + 1):
-            np.add(self.sums[index - 1], self.steps[index - 1], out=offered_sum)
-            np.maximum(self.tops[index - 1], self.peaks[index], out=offered_top)
-            np.minimum(self.planes[index], self.offer, out=self.planes[index])
-        for index in range(last - 1, -1, -1):
-            np.add(self.sums[index + 1], self.steps[index], out=offered_sum)
-            np.maximum(self.tops[index + 1], self.peaks[index], out=offered_top)
-            np.minimum(self.planes[index], self.offer, out=self.planes[index])
-        return self.front.movedim(0, self.axis + 2)
+        """To and fro; (B, D, H, W) -> the same, in memory that the next call overwrites."""
+        self.front.copy_(values.movedim(self.axis + 1, 0))
+        extend, planes, offer, onward, back = self.extend, self.planes, self.offer, self.onward, self.back
+        for index in range(1, len(planes)):
+            extend(planes[index - 1], onward[index], out=offer)
+            np.minimum(planes[index], offer, out=planes[index])
+        for index in range(len(planes) - 2, -1, -1):
+            extend(planes[index + 1], back[index], out=offer)
+            np.minimum(planes[index], offer, out=planes[index])
+        return self.front.movedim(0, self.axis + 1)
+
+
+def _by_jumps(
+    cost: torch.Tensor, unlike: torch.Tensor, seed: list[torch.Tensor], spacing: list[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`cheapest_ways` in few calls, which a CUDA graph can capture."""
+    values = torch.stack([_from_seed(cost, seed), _from_seed(unlike, seed)])
+    lines = [_Jumps(cost, unlike, axis, length) for axis, length in enumerate(spacing)]
+    for _ in range(SWEEPS):
+        for along in lines:
+            values = along.sweep(values)
+    return values[0], values[1]
 
 
 class _Jumps:

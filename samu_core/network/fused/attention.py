@@ -5,40 +5,32 @@ from __future__ import annotations
 import torch
 
 from samu_core.network.fused.buffers import Buffers
-from samu_core.network.fused.click import Box, place_factors, product_into
+from samu_core.network.fused.click import Box, place_factors
 from samu_core.network.fused.operations import voxels_of
+from samu_core.network.fused.tokens import Reading
 
 
 class Gates:
-    """What one click makes of one level's attention (`PromptAttention.folded`).
+    """What one click makes of one level's attention.
 
     Args:
-        attention: the level's PromptAttention.
-        features: (1, C, D, H, W), those the attention reads at the click.
+        reading: of the level's TokenReader.
         shape: (D, H, W) of the whole level, for places.
-        encoded: of the PromptEncoder.
         prompt: the click.
-        sampled: (1, C) features at the click; then `features` is not read.
     """
 
-    def __init__(self, attention, encoded, prompt, shape, features=None, sampled=None) -> None:
-        if sampled is not None:  # a single voxel is everywhere what it is at the click
-            features = sampled[..., None, None, None]
-        slope, constant, place, step, base = attention.folded(features, encoded, prompt)
-        self.slope = slope[0]
-        self.places = place[0, :, 0].tolist()
-        self.constants = constant[0].tolist()
-        self.step = step[0]
-        self.base = base[0]
+    def __init__(self, reading: Reading, shape, prompt) -> None:
+        self.slope = reading.slope
+        self.effects = reading.effects
+        self.places = reading.places
+        self.constants = reading.constants[:, None, None, None]
         self.factors = place_factors(shape, prompt)
 
-    def open(self, scores: torch.Tensor, box: Box, buffers: Buffers) -> torch.Tensor:
+    def open(self, scores: torch.Tensor, box: Box) -> torch.Tensor:
         """Gates from their scores without place, in place; (heads, d, h, w) float32."""
-        near = buffers.flat("near", scores.shape[1:], torch.float32)
-        product_into(self.factors, box, near)
-        for score, place, constant in zip(scores, self.places, self.constants):
-            score.add_(near, alpha=place).add_(constant)
-        return scores.sigmoid_()
+        k, j, i = (factor[part] for factor, part in zip(self.factors, box))
+        along = (self.places[:, None] * k)[..., None, None]
+        return scores.addcmul_(along, torch.outer(j, i)).add_(self.constants).sigmoid_()
 
     def apply(self, features: torch.Tensor, box: Box, buffers: Buffers) -> None:
         """Features (1, C, d, h, w) of a box of the level; changed in place."""
@@ -46,10 +38,9 @@ class Gates:
         heads, shape = len(self.slope), features.shape[2:]
         gates = buffers.flat("gates", (heads + 1, len(voxels)), torch.float32)
         product(self.slope, voxels, gates[:heads])
-        self.open(gates[:heads].view(heads, *shape), box, buffers)
+        self.open(gates[:heads].view(heads, *shape), box)
         gates[heads].fill_(1.0)
-        weight = torch.cat([self.step.t(), self.base[None]]).to(voxels.dtype)
-        voxels.addmm_(gates.to(voxels.dtype).t(), weight)
+        voxels.addmm_(gates.to(voxels.dtype).t(), self.effects.to(voxels.dtype))
 
 
 def product(weight: torch.Tensor, voxels: torch.Tensor, out: torch.Tensor) -> None:
@@ -72,15 +63,15 @@ class HeadWithGates:
     def __init__(self, gates: Gates, weight: torch.Tensor, bias: torch.Tensor) -> None:
         self.gates = gates
         self.planes = torch.cat([weight, gates.slope])
-        self.constant = float(weight[0] @ gates.base + bias[0])
-        self.amounts = (weight @ gates.step)[0].tolist()
+        *self.amounts, base = torch.mv(gates.effects, weight[0]).tolist()
+        self.constant = base + float(bias)
 
     def logits_into(self, features: torch.Tensor, box: Box, out: torch.Tensor, buffers: Buffers) -> None:
         """Logits of a box of features (1, C, d, h, w), written to `out` (d, h, w) float32."""
         shape = features.shape[2:]
         planes = buffers.flat("planes", (len(self.planes), *shape), torch.float32)
         product(self.planes, voxels_of(features), planes.view(len(planes), -1))
-        opened = self.gates.open(planes[1:], box, buffers)
+        opened = self.gates.open(planes[1:], box)
         torch.add(planes[0], self.constant, out=out)
         for gate, amount in zip(opened, self.amounts):
             out.add_(gate, alpha=amount)

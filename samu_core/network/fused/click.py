@@ -7,10 +7,12 @@ float32; bfloat16 would lose the narrow widths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 
 from samu_core.network.averages import halved
-from samu_core.network.blocks import sample_at
 from samu_core.network.click_maps import (
     COUNT,
     LOCAL_WIDTHS,
@@ -18,12 +20,13 @@ from samu_core.network.click_maps import (
     WIDTHS,
     connectedness,
     local_spread,
-    nearness,
 )
 from samu_core.network.fused.buffers import Buffers
+from samu_core.network.fused.tokens import sample_one
 from samu_core.network.prompt_attention import PLACE_RADIUS
 
 SLAB = 8  # slices of the full resolution at a time
+POOLED_SLAB = 4  # of likeness: five maps of so many slices stay in the processor's cache
 IDLE, IDLE_PLANES = "pooled 1", 2  # scratch of the encoder's that is free here, and what it has room for
 # Below these the exponentials and products would be denormal numbers, which are very slow on some CPUs.
 SMALLEST_EXPONENT = -80.0
@@ -32,13 +35,23 @@ SMALLEST_FACTOR = 1e-12
 Box = tuple[slice, slice, slice]  # KJI, every slice with start and stop
 
 
-def factors_of(shape, prompt, radius: float) -> list[torch.Tensor]:
-    """`click_maps.nearness` of one prompt: three (n,), without values that only cost time."""
-    factors = [factor[0] for factor in nearness(shape, prompt, radius)]
-    return [torch.where(factor < SMALLEST_FACTOR, 0.0, factor) for factor in factors]
+def nearness_of(shape, prompt, radii: Sequence[float]) -> torch.Tensor:
+    """`click_maps.nearness` of one prompt, the factors of K, J and I in one row: (radii, D + H + W), without
+    values that only cost time."""
+    index, axis = _voxels(tuple(shape))
+    offset = (index - prompt.position[0].float()[axis]) * prompt.span
+    rows = torch.exp((offset / torch.tensor(radii)[:, None]).square() * -0.5)
+    return torch.where(rows < SMALLEST_FACTOR, 0.0, rows)
 
 
-def product_into(factors: list[torch.Tensor], box: Box, out: torch.Tensor) -> None:
+@lru_cache(maxsize=32)
+def _voxels(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places of the voxels along each axis, as fractions, one axis after the other, and the axes' numbers."""
+    places = [(torch.arange(size, dtype=torch.float32) + 0.5) / size for size in shape]
+    return torch.cat(places), torch.arange(len(shape)).repeat_interleave(torch.tensor(shape))
+
+
+def product_into(factors: Sequence[torch.Tensor], box: Box, out: torch.Tensor) -> None:
     """The outer product of three factors within a box, written to `out` (d, h, w)."""
     k, j, i = (factor[part] for factor, part in zip(factors, box))
     torch.mul(k[:, None, None], torch.outer(j, i), out=out)
@@ -63,14 +76,17 @@ class ClickMapsOfOne:
         self.smoothed = smoothed
         self.buffers = buffers
         batch = smoothed[None, None]
-        clicked, deviation = sample_at(batch, prompt.position)[0], local_spread(batch, prompt)
+        clicked, deviation = sample_one(batch, prompt.position[0].tolist()), local_spread(batch, prompt)
         self.clicked, spread = float(clicked), float(deviation)
         widths = [*WIDTHS, *(factor * spread for factor in LOCAL_WIDTHS)]
-        self.scales = [-0.5 / width**2 for width in widths]
-        self.factors = [[factors_of(smoothed.shape, prompt, radius) for radius in RADII]]
-        for _ in range(1, levels):
-            self.factors.append([[f.view(-1, 2).mean(1) for f in factors] for factors in self.factors[-1]])
-        self.kept = None if keep is None else self._room(keep)
+        self.scales = torch.tensor([-0.5 / width**2 for width in widths])[:, None, None, None]
+        rows = nearness_of(smoothed.shape, prompt, RADII)
+        self.factors = []
+        for level in range(levels):
+            shape = [size >> level for size in smoothed.shape]
+            self.factors.append([row.split(shape) for row in rows])
+            rows = rows.unflatten(1, (-1, 2)).mean(2)
+        self.kept = [] if keep is None else self._room(keep)
         self.pooled = self._pooled(levels)
         self.ways = [connectedness(half[None], clicked, deviation, prompt)[0]]
         while len(self.ways) < levels - 1:
@@ -107,34 +123,33 @@ class ClickMapsOfOne:
         return self.buffers.flat("plane", row.shape, torch.float32)
 
     def _room(self, dtype: torch.dtype) -> list[torch.Tensor]:
-        """Memory for each likeness at full resolution."""
+        """Memory for the likeness at full resolution, (n, D, H, W) each, 5 together."""
         shape, rest = self.smoothed.shape, len(self.scales) - IDLE_PLANES
         idle = self.buffers.flat(IDLE, (IDLE_PLANES, *shape), dtype)
-        return [*idle, *self.buffers.flat("kept", (rest, *shape), dtype)]
+        return [idle, self.buffers.flat("kept", (rest, *shape), dtype)]
 
-    def _square(self, box: Box) -> torch.Tensor:
-        """Squared difference to the clicked value within a box at the full resolution."""
-        square = self.buffers.flat("square", tuple(part.stop - part.start for part in box), torch.float32)
-        return torch.sub(self.smoothed[box], self.clicked, out=square).square_()
+    def _likeness(self, box: Box) -> torch.Tensor:
+        """Likeness at full resolution within a box, (5, d, h, w) float32, until the next call."""
+        shape = tuple(part.stop - part.start for part in box)
+        square = self.buffers.flat("square", shape, torch.float32)
+        torch.sub(self.smoothed[box], self.clicked, out=square).square_()
+        planes = self.buffers.flat("planes", (len(self.scales), *shape), torch.float32)
+        return torch.mul(square, self.scales, out=planes).clamp_(min=SMALLEST_EXPONENT).exp_()
 
     def _likeness_into(self, box: Box, out: torch.Tensor) -> None:
         """Likeness at full resolution within a box, written to `out` (5, d, h, w)."""
-        if self.kept is not None:
-            for row, plane in zip(out, self.kept):
-                row.copy_(plane[box])
+        if not self.kept:
+            out.copy_(self._likeness(box))
             return
-        square = self._square(box)
-        for row, scale in zip(out, self.scales):
-            plane = _likeness(square, scale, self._plane(row))
-            if plane is not row:
-                row.copy_(plane)
+        for part, planes in zip(out.split([len(planes) for planes in self.kept]), self.kept):
+            part.copy_(planes[(slice(None), *box)])
 
     def _ways_into(self, box: Box, out: torch.Tensor) -> None:
         """`connectedness` within a box at full resolution, written to `out` (4, d, h, w)."""
         half = self.ways[0][(slice(None), *(slice(part.start // 2, part.stop // 2) for part in box))]
-        wide = half.repeat_interleave(2, dim=3)
-        count, depth, height, width = wide.shape
-        pairs = out.view(count, depth, 2, height, 2, width)
+        half = half.to(out.dtype)
+        wide = torch.stack([half, half], dim=-1).flatten(3)
+        pairs = out.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         pairs.copy_(wide[:, :, None, :, None].expand_as(pairs))
 
     def _pooled(self, levels: int) -> list[torch.Tensor]:
@@ -142,23 +157,17 @@ class ClickMapsOfOne:
         depth, height, width = self.smoothed.shape
         shape = (len(self.scales), depth // 2, height // 2, width // 2)
         first = self.buffers.flat("pooled", shape, torch.float32)
-        for start in range(0, depth, SLAB):
-            stop = min(start + SLAB, depth)
-            square = self._square((slice(start, stop), slice(0, height), slice(0, width)))
-            plane = self.buffers.flat("plane", square.shape, torch.float32)
-            for index, scale in enumerate(self.scales):
-                _likeness(square, scale, plane)
-                halved(plane[None], out=first[index : index + 1, start // 2 : stop // 2])
-                if self.kept is not None:
-                    self.kept[index][start:stop] = plane
+        for start in range(0, depth, POOLED_SLAB):
+            stop = min(start + POOLED_SLAB, depth)
+            planes = self._likeness((slice(start, stop), slice(0, height), slice(0, width)))
+            halved(planes, out=first[:, start // 2 : stop // 2])
+            if self.kept:
+                for kept, part in zip(self.kept, planes.split([len(kept) for kept in self.kept])):
+                    kept[:, start:stop] = part
         pooled = [first]
         while len(pooled) < levels - 1:
             pooled.append(halved(pooled[-1]))
         return pooled
-
-
-def _likeness(square: torch.Tensor, scale: float, out: torch.Tensor) -> torch.Tensor:
-    return torch.mul(square, scale, out=out).clamp_(min=SMALLEST_EXPONENT).exp_()
 
 
 class ClickJoin:
@@ -178,6 +187,6 @@ class ClickJoin:
         voxels.addmm_(maps.rows(self.level, box, voxels.dtype).t(), self.weight)
 
 
-def place_factors(shape, prompt) -> list[torch.Tensor]:
+def place_factors(shape, prompt) -> Sequence[torch.Tensor]:
     """Nearness as attention knows it, three (n,)."""
-    return factors_of(shape, prompt, PLACE_RADIUS)
+    return nearness_of(shape, prompt, (PLACE_RADIUS,))[0].split(list(shape))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from samu_core.network.blocks import sample_at
 from samu_core.network.fused.attention import Gates, HeadWithGates
 from samu_core.network.fused.buffers import Buffers
 from samu_core.network.fused.click import SLAB, Box, ClickJoin, ClickMapsOfOne
 from samu_core.network.fused.encoder import COARSE_SLAB, Features
 from samu_core.network.fused.operations import Convolution, UpConvolution, folded_block, voxels_of
+from samu_core.network.fused.tokens import TokenReader, sample_one
 from samu_core.prompt import PointPrompt
 
 # Logit where a box left the network out: no threshold that can be chosen reaches it.
@@ -112,7 +114,7 @@ class DecoderParts:
 
     def __init__(self, decoder) -> None:
         self.bottom = len(decoder.levels)
-        self.attention = decoder.attention
+        self.readers = [TokenReader(decoder.attention[str(level)]) for level in range(self.bottom + 1)]
         self.prompt_encoder = decoder.prompt_encoder
         self.head, self.auxiliary_head = (
             tuple(p.detach().flatten(1) if p.dim() > 1 else p.detach() for p in head.parameters())
@@ -199,10 +201,7 @@ class FusedDecoder:
             self.scratch,
             take,
         )
-        sampled = sample_at(made, _within(click.prompt, box, skip.shape[2:]))
-        gates = Gates(
-            click.parts.attention["1"], click.encoded, click.prompt, skip.shape[2:], sampled=sampled
-        )
+        gates = click.gates(1, made, _within(click.prompt, box, skip.shape[2:]), skip.shape[2:])
         gates.apply(made, box, self.scratch)
         return made
 
@@ -238,8 +237,7 @@ class FusedDecoder:
         parts = []
         self.fine[0].run(*arguments, tuple(box), self.scratch, lambda k, slab: parts.append(slab.clone()))
         around = torch.cat(parts, dim=2)
-        sampled = sample_at(around, _within(click.prompt, box, shape))
-        return Gates(click.parts.attention["0"], click.encoded, click.prompt, shape, sampled=sampled)
+        return click.gates(0, around, _within(click.prompt, box, shape), shape)
 
 
 class _Click:
@@ -255,17 +253,23 @@ class _Click:
 
     def attend(self, level: int, features: torch.Tensor) -> None:
         """The attention of a level, on its whole features, in place."""
-        attention, shape = self.parts.attention[str(level)], features.shape[2:]
-        gates = Gates(attention, self.encoded, self.prompt, shape, features=features)
+        shape = features.shape[2:]
+        gates = self.gates(level, features, self.prompt.position[0].tolist(), shape)
         gates.apply(features, whole(shape), self.scratch)
 
+    def gates(self, level: int, features: torch.Tensor, fraction: Sequence[float], shape) -> Gates:
+        """The gates of a level of that `shape`; what is clicked are its features (1, C, d, h, w) at a
+        `fraction` of their own extent."""
+        reading = self.parts.readers[level](self.encoded, sample_one(features, fraction))
+        return Gates(reading, shape, self.prompt)
 
-def _within(prompt: PointPrompt, box, shape) -> torch.Tensor:
-    """The click's (1, 3) fractions of a box of a level of that shape."""
-    size = torch.tensor([float(n) for n in shape])
-    start = torch.tensor([float(part.start) for part in box])
-    extent = torch.tensor([float(part.stop - part.start) for part in box])
-    return (prompt.position.float() * size - start) / extent
+
+def _within(prompt: PointPrompt, box, shape) -> list[float]:
+    """The click's KJI fractions of a box of a level of that shape."""
+    return [
+        (place * size - part.start) / (part.stop - part.start)
+        for place, size, part in zip(prompt.position[0].tolist(), shape, box)
+    ]
 
 
 def _scaled(box: Box, factor: int, margin: int, shape) -> Box:
