@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -121,7 +122,8 @@ class Predictor:
             spacing: voxel size of the patch in mm, or "native"; the field of view grows with it.
             cancelled: asked between stages; True raises Cancelled.
             progress: called with the name of each stage as it begins: "sample", "normalize", "load",
-                "encode", "decode". Stages whose result is at hand are left out; a closer look repeats them.
+                "encode", "decode". Stages whose result is at hand are left out; a closer look repeats them. The
+                first click of a process begins with another "load", of torch.
 
         Raises:
             PointOutsideVolumeError, VolumeError: there is nothing to segment at the point.
@@ -221,6 +223,9 @@ class Predictor:
             grid = last.grid
         if last is not None and last.grid == grid and last.promised(volume):
             return last
+        if "torch" not in sys.modules:  # takes seconds, which are not the sampling's
+            with call.stage("load"):
+                import_torch()
         with call.stage("sample"):
             patch = sample_evenly(grid, volume)
         if last is not None and last.holds(grid, volume.modality, patch):

@@ -9,8 +9,11 @@ image on another grid looked smoother than the original, and its mask could be a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from samu_core.engine import import_torch
 from samu_core.geometry import GridGeometry, PatchGrid, Volume
 
 EVEN = 0.25  # variance of interpolation half-way between two voxels, in voxels squared
@@ -29,12 +32,17 @@ def sample_evenly(grid: PatchGrid, volume: Volume) -> np.ndarray:
 
     Returns:
         (size, size, size) float32, KJI, in the volume's intensities; NaN outside, which nothing mixes with.
+
+    Raises:
+        SamuError: there is no torch.
     """
+    torch = import_torch()
     patch = grid.sample(volume)
-    gaps = bool(np.isnan(patch).any())
-    for axis, shares in enumerate(neighbour_shares(grid, volume.geometry)):
-        if shares.any():
-            _mix(patch, axis, shares, gaps)
+    with torch.inference_mode():
+        mixed = torch.from_numpy(patch)
+        for axis, shares in enumerate(neighbour_shares(grid, volume.geometry)):
+            if shares.any():
+                _mix(torch, mixed, axis, torch.from_numpy(shares))
     return patch
 
 
@@ -67,16 +75,14 @@ def neighbour_shares(grid: PatchGrid, geometry: GridGeometry) -> list[np.ndarray
     return shares[::-1]
 
 
-def _mix(patch: np.ndarray, axis: int, shares: np.ndarray, gaps: bool) -> None:
-    """Each plane across the axis takes its share (size,) from either neighbour, in place; from itself where
-    there is none, so that a constant patch stays as it is. `gaps`: whether the patch (D, H, W) holds NaN."""
-    shares = (shares / LARGEST_SHARE)[:, None, None]
-    planes_of_patch = np.moveaxis(patch, axis, 0)
-    for start in range(0, planes_of_patch.shape[1], SLICES_AT_ONCE):
-        planes = planes_of_patch[:, start : start + SLICES_AT_ONCE]
+def _mix(torch: Any, patch: Any, axis: int, shares: Any) -> None:
+    """Each plane of a tensor (D, H, W) across the axis takes its share, of a tensor (size,), from either
+    neighbour, in place; from itself where there is none, so that a constant patch stays as it is. In torch,
+    because numpy takes three times as long."""
+    last = len(shares) - 1
+    shares = (shares / LARGEST_SHARE).view([-1 if place == axis else 1 for place in range(3)])
+    for block in patch.split(SLICES_AT_ONCE, 1 if axis == 0 else 0):
         # Made smaller before subtracting: intensities may be as large as float32 allows.
-        flow = np.diff(planes * np.float32(LARGEST_SHARE), axis=0)
-        if gaps:
-            flow[np.isnan(flow)] = 0
-        planes[:-1] += shares[:-1] * flow
-        planes[1:] -= shares[1:] * flow
+        flow = torch.diff(block * LARGEST_SHARE, dim=axis).nan_to_num_(0.0)
+        block.narrow(axis, 0, last).addcmul_(flow, shares.narrow(axis, 0, last))
+        block.narrow(axis, 1, last).addcmul_(flow, shares.narrow(axis, 1, last), value=-1)

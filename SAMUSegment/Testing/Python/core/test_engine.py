@@ -163,3 +163,17 @@ def test_importing_the_predictor_does_not_import_torch():
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, samu_core; sys.exit(bool({'torch', 'numpy', 'SimpleITK'} & set(sys.modules)))"
     assert run(code) == 0
+
+
+def test_what_importing_torch_takes_is_loading_not_sampling():
+    code = """
+import sys
+import numpy as np
+from samu_core.geometry import Volume
+from samu_core.predictor import Predictor
+volume = Volume(np.random.default_rng(0).integers(-200, 300, (40, 40, 40)).astype(np.int16), np.eye(4))
+stages = []
+Predictor(device="cpu", patch_size=32, closer=False).predict(volume, (20, 20, 20), progress=stages.append)
+sys.exit(stages != ["load", "sample", "normalize", "load", "encode", "decode"])
+"""
+    assert run(code) == 0
