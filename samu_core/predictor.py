@@ -122,8 +122,8 @@ class Predictor:
             spacing: voxel size of the patch in mm, or "native"; the field of view grows with it.
             cancelled: asked between stages; True raises Cancelled.
             progress: called with the name of each stage as it begins: "sample", "normalize", "load",
-                "encode", "decode". Stages whose result is at hand are left out; a closer look repeats them. The
-                first click of a process begins with another "load", of torch.
+                "encode", "decode". Stages whose result is at hand are left out; a closer look repeats them.
+                The first click of a process begins with another "load", of torch.
 
         Raises:
             PointOutsideVolumeError, VolumeError: there is nothing to segment at the point.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -109,26 +111,40 @@ class ClickMaps(nn.Module):
 
     def finest(self, smoothed: torch.Tensor, prompt: PointPrompt) -> torch.Tensor:
         """The maps at the patch's resolution, (B, 12, D, H, W) in 0...1."""
-        clicked = sample_at(smoothed, prompt.position)[:, :, None, None, None]
-        difference = (smoothed - clicked).square()
-        spread = local_spread(smoothed, prompt).to(clicked.dtype).view_as(clicked)
-        widths = [torch.full_like(clicked, width) for width in WIDTHS]
-        widths += [factor * spread for factor in LOCAL_WIDTHS]
-        maps = [torch.exp(difference * (-0.5 / width.square())) for width in widths]
-        shape = smoothed.shape[2:]
-        maps += [outer(nearness(shape, prompt, radius)).to(difference.dtype) for radius in RADII]
-        connected = connectedness(halved(smoothed[:, 0].float()), clicked.flatten(), spread.flatten(), prompt)
-        # Stacked without their axis of one channel: with it torch.cat takes the maps for channels-last, and
-        # writes every twelfth number.
-        planes = [each[:, 0] for each in maps] + list(doubled(connected).to(difference.dtype).unbind(1))
-        return torch.stack(planes, dim=1)
+        clicked, spread = _clicked(smoothed, prompt)
+        connected = connectedness(halved(smoothed[:, 0].float()), clicked, spread, prompt)
+        return _stacked(_likenesses(smoothed, clicked, spread), prompt, doubled(connected))
 
-    def maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
-        """The maps averaged to the decoder levels' resolutions, finest first."""
-        maps = [self.finest(smoothed, prompt)]
-        for _ in self.to_level[1:]:
+    def maps(self, smoothed: torch.Tensor, prompt: PointPrompt, window=None) -> list[torch.Tensor]:
+        """The maps averaged to the decoder levels' resolutions, finest first.
+
+        Args:
+            window: as of `forward`; the finest maps are then made within the windows alone, which is a part
+                of the work and of the memory.
+        """
+        windowed = window is not None and window.level > 0
+        maps = self._finest_two(smoothed, prompt, window) if windowed else [self.finest(smoothed, prompt)]
+        while len(maps) < len(self.to_level):
             maps.append(functional.avg_pool3d(maps[-1], 2))
+        if windowed:
+            for level in range(1, window.level):
+                maps[level] = window.crop(maps[level], level)
         return maps
+
+    def _finest_two(self, smoothed: torch.Tensor, prompt: PointPrompt, window) -> list[torch.Tensor]:
+        """The maps of the windows at the patch's resolution, and of the whole patches at half of it."""
+        clicked, spread = _clicked(smoothed, prompt)
+        connected = connectedness(halved(smoothed[:, 0].float()), clicked, spread, prompt)
+        views = window.prompt.views
+        windows = _stacked(
+            _likenesses(
+                window.crop(smoothed, 0), clicked.repeat_interleave(views), spread.repeat_interleave(views)
+            ),
+            window.prompt,
+            doubled(window.crop(connected, 1)),
+        )
+        alike = [halved(each) for each in _likenesses(smoothed, clicked, spread)]
+        return [windows, _stacked(alike, prompt, connected, finer=1)]
 
     def forward(
         self, smoothed: torch.Tensor, prompt: PointPrompt, finest: int = 0, window=None
@@ -140,11 +156,47 @@ class ClickMaps(nn.Module):
             finest: level to begin with; None stands for those before it.
             window: part of the patch that the finest levels see (`Decoder.forward`).
         """
-        levels = self.maps(smoothed, prompt)
-        if window is not None:
-            fine = [window.crop(maps, level) for level, maps in enumerate(levels[: window.level])]
-            levels = fine + levels[window.level :]
-        layers = list(zip(self.to_level, levels))[finest:]
+        layers = list(zip(self.to_level, self.maps(smoothed, prompt, window)))[finest:]
         # In the order of the features that they are added to.
         last = torch.channels_last_3d
         return [None] * finest + [layer(level.contiguous(memory_format=last)) for layer, level in layers]
+
+
+def _clicked(smoothed: torch.Tensor, prompt: PointPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smoothed patch's value at the click, and its spread around it, (B,) each."""
+    clicked = sample_at(smoothed, prompt.position)[:, 0]
+    return clicked, local_spread(smoothed, prompt).to(clicked.dtype)
+
+
+def _likenesses(
+    smoothed: torch.Tensor, clicked: torch.Tensor, spread: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Gaussian likeness of smoothed intensities (B, 1, D, H, W) to the clicked ones (B,), in WIDTHS and in
+    LOCAL_WIDTHS of the spreads (B,), one by one: (B, D, H, W) each."""
+    difference = (smoothed[:, 0] - clicked[:, None, None, None]).square()
+    widths = [torch.full_like(clicked, width) for width in WIDTHS]
+    widths += [factor * spread for factor in LOCAL_WIDTHS]
+    for width in widths:
+        yield torch.exp(difference * (-0.5 / width.square())[:, None, None, None])
+
+
+def _stacked(
+    alike: Iterable[torch.Tensor], prompt: PointPrompt, connected: torch.Tensor, finer: int = 0
+) -> torch.Tensor:
+    """All maps of a place, (B, 12, D, H, W).
+
+    Args:
+        alike: the likenesses there. connected: (B, 4, D, H, W), `connectedness` there.
+        prompt: the click, as fractions of that place.
+        finer: nearness is the mean of 2^finer voxels along each axis.
+    """
+    shape = [size << finer for size in connected.shape[2:]]
+    near = []
+    for radius in RADII:
+        factors = nearness(shape, prompt, radius)
+        near.append(outer([each.unflatten(1, (-1, 1 << finer)).mean(2) for each in factors])[:, 0])
+    # Stacked without their axis of one channel: with it torch.cat takes the maps for channels-last, and
+    # writes every twelfth number.
+    alike = list(alike)
+    planes = [*alike, *[each.to(alike[0].dtype) for each in near]]
+    return torch.stack([*planes, *connected.to(alike[0].dtype).unbind(1)], dim=1)

@@ -23,7 +23,11 @@ from samu_core.prompt import PointPrompt
 from samu_core.training.losses import coarse_loss, samu_loss
 from samu_core.training.normalisation import inference_crop, remeasure_statistics
 from samu_core.training.optimizer import Optimizer
-from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
+from samu_core.training.precision import (
+    fold_fixed_statistics,
+    keep_small_convolutions_exact,
+    trains_in_bfloat16,
+)
 from samu_core.training.settings import PhaseSettings, TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
 from samu_core.training.windows import Window, repeated
@@ -55,6 +59,7 @@ class Trainer:
         self.network.to(self.device, memory_format=torch.channels_last_3d)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         keep_small_convolutions_exact(self.network)
+        fold_fixed_statistics(self.network)
         self.optimizer = Optimizer.of_run(self.network, settings)
         self.seconds = 0.0  # training time so far, over all resumes
         self.step = 0

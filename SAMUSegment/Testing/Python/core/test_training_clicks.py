@@ -16,6 +16,7 @@ from training_volumes import packed  # noqa: E402
 from samu_core.errors import SamuError  # noqa: E402
 from samu_core.geometry import PatchGrid, Volume  # noqa: E402
 from samu_core.network import SAMU, SAMUConfig  # noqa: E402
+from samu_core.network.averages import smooth  # noqa: E402
 from samu_core.prompt import PointPrompt  # noqa: E402
 from samu_core.training import clicks, samples, windows  # noqa: E402
 from samu_core.training.losses import samu_loss  # noqa: E402
@@ -175,6 +176,19 @@ def test_second_windows_show_what_the_whole_patch_would(network):
         part, _ = network.decode_with_auxiliary(repeated(features, 3, 2), prompt, window)
     assert part.shape == (12, 1, 32, 32, 32)
     torch.testing.assert_close(window.inner(part), window.inner(window.crop(whole, 0)))
+
+
+@pytest.mark.parametrize("far", (False, True))
+def test_maps_made_within_windows_are_crops_of_the_whole_maps(network, far):
+    smoothed, prompt = smooth(torch.randn(4, 1, 64, 64, 64)), PointPrompt(0.1 + 0.8 * torch.rand(4, 3), 0.5)
+    target = (torch.rand(4, 1, 64, 64, 64) < 0.001) if far else None
+    window = Window.around(prompt, 64, 24, 2, target)
+    maps = network.decoder.click_maps
+    whole, windowed = maps.maps(smoothed, prompt), maps.maps(smoothed, prompt, window)
+    assert [len(each) for each in windowed[:2]] == [8 if far else 4] * 2
+    for level, (ours, theirs) in enumerate(zip(windowed, whole)):
+        expected = window.crop(theirs, level) if level < window.level else theirs
+        torch.testing.assert_close(ours, expected)
 
 
 def test_both_windows_of_a_click_are_one_sample():
