@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from samu_core.network.averages import halved, smooth
+from samu_core.network.blocks import sample_at
 from samu_core.network.click_maps import (
     LOCAL_RANGE,
     LOCAL_REACH,
@@ -65,8 +66,7 @@ class FoldedNetwork(nn.Module):
             head.to(dtype)
         network.to(device)
         self.encoder, self.decoder = network.encoder, network.decoder
-        corners = [[bits >> 2 & 1, bits >> 1 & 1, bits & 1] for bits in range(8)]
-        self.register_buffer("corners", torch.tensor(corners, dtype=torch.float32, device=device))
+        self.device = torch.device(device)
         self._sizes: dict[tuple, torch.Tensor] = {}
         for attention in self.decoder.attention.values():
             attention.tokens = types.MethodType(self._tokens, attention)
@@ -96,7 +96,7 @@ class FoldedNetwork(nn.Module):
 
     def _maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
         """`ClickMaps.forward`, maps in float32."""
-        clicked = self._sample(smoothed, prompt.position)[0, 0]
+        clicked = sample_at(smoothed, prompt.position)[0, 0]
         spread = self._spread(smoothed, prompt.position)
         square = (smoothed[:, 0] - clicked).square()
         maps = [torch.exp(square * (-0.5 / width**2)) for width in WIDTHS]
@@ -115,19 +115,8 @@ class FoldedNetwork(nn.Module):
         """(3,) float32 on the device; copied there at the first call only, before any capture."""
         key = tuple(shape)
         if key not in self._sizes:
-            self._sizes[key] = torch.tensor(key, dtype=torch.float32, device=self.corners.device)
+            self._sizes[key] = torch.tensor(key, dtype=torch.float32, device=self.device)
         return self._sizes[key]
-
-    def _sample(self, features: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """`blocks.sample_at` of one sample, (1, C) float32."""
-        size = self._size(features.shape[2:])
-        index = torch.minimum((position * size - 0.5).clamp(min=0), size - 1)[0]
-        low = index.floor()
-        fraction = index - low
-        k, j, i = torch.minimum(low + self.corners, size - 1).long().unbind(1)
-        weights = torch.where(self.corners > 0, fraction, 1 - fraction).prod(1)
-        values = features[0][:, k, j, i]
-        return (values * weights.to(values.dtype)).sum(1)[None].float()
 
     def _spread(self, smoothed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """`click_maps.local_spread` of one sample, a scalar."""
@@ -143,7 +132,7 @@ class FoldedNetwork(nn.Module):
         """`PromptAttention.tokens` without copies from the host."""
         tokens = attention.to_level(encoded).transpose(1, 2)
         if attention.content is not None:
-            seen = attention.content(self._sample(features, prompt.position))
+            seen = attention.content(sample_at(features, prompt.position).float())
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + attention.mix(tokens)
 

@@ -59,7 +59,8 @@ def _by_planes(
 ) -> torch.Tensor:
     """Least sums of costs (B, D, H, W) per mm times `spacing`, or, without it, least peaks of unlikeness."""
     values = _from_seed(volumes, seed)
-    lines = [_Planes(volumes, axis, spacing and spacing[axis]) for axis in range(3)]
+    lengths = [None] * 3 if spacing is None else spacing
+    lines = [_Planes(volumes, axis, length) for axis, length in enumerate(lengths)]
     for _ in range(SWEEPS):
         for along in lines:
             values = along.sweep(values)

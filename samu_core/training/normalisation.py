@@ -1,4 +1,4 @@
-"""Statistics of the normalisation for averaged weights.
+"""Statistics of the normalisation: measured anew for averaged weights, and fixed ones taken into the weights.
 
 BatchNorm's running statistics belong to the weights that produced them and to the patch sizes seen last.
 Averaged weights (EMA, or of several checkpoints) and the full 128^3 patch of inference have others: they are
@@ -11,9 +11,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from samu_core.network import SAMU
+from samu_core.network.blocks import ConvBlock, UpBlock
+from samu_core.network.fused.operations import folded
 from samu_core.prompt import FIELD_OF_VIEW, PointPrompt
+from samu_core.training.precision import is_small
 from samu_core.training.settings import CropSettings
 from samu_core.training.stream import Batch
 
@@ -53,3 +57,35 @@ def remeasure_statistics(network: SAMU, batches: Iterable[Batch]) -> int:
         layer.momentum = momentum
     network.eval()
     return count
+
+
+def fold_fixed_statistics(network: nn.Module) -> None:
+    """Let blocks whose BatchNorm evaluates take it into the weights of their convolution.
+
+    The numbers, and the gradients of all parameters, are the same, without its passes over the features and
+    the memory these need. Without gradients, and where it normalises by the batch, nothing changes.
+    """
+    for module in network.modules():
+        if isinstance(module, (ConvBlock, UpBlock)) and isinstance(module[1], nn.BatchNorm3d):
+            module.forward = _folded_where_fixed(module)
+
+
+def _folded_where_fixed(block: ConvBlock | UpBlock):
+    convolution, norm, activation = block
+    transposed = isinstance(convolution, nn.ConvTranspose3d)
+
+    def convolve(features: torch.Tensor) -> torch.Tensor:
+        weight, bias = folded(block, 1 if transposed else 0, convolution.weight.dtype)
+        if transposed:
+            return functional.conv_transpose3d(features, weight, bias, convolution.stride)
+        return functional.conv3d(features, weight, bias, padding=convolution.padding)
+
+    def forward(features: torch.Tensor) -> torch.Tensor:
+        if norm.training or not torch.is_grad_enabled():
+            return nn.Sequential.forward(block, features)
+        if not is_small(features):
+            return activation(convolve(features))
+        with torch.autocast(features.device.type, enabled=False):
+            return activation(convolve(features.float()))
+
+    return forward

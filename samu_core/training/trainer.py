@@ -21,13 +21,13 @@ from samu_core.errors import SamuError
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
 from samu_core.training.losses import coarse_loss, samu_loss
-from samu_core.training.normalisation import inference_crop, remeasure_statistics
-from samu_core.training.optimizer import Optimizer
-from samu_core.training.precision import (
+from samu_core.training.normalisation import (
     fold_fixed_statistics,
-    keep_small_convolutions_exact,
-    trains_in_bfloat16,
+    inference_crop,
+    remeasure_statistics,
 )
+from samu_core.training.optimizer import Optimizer
+from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import PhaseSettings, TrainingSettings
 from samu_core.training.stream import Batch, BatchStream, Sources
 from samu_core.training.windows import Window, repeated

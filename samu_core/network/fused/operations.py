@@ -21,21 +21,29 @@ def voxels_of(features: torch.Tensor) -> torch.Tensor:
     return features.permute(0, 2, 3, 4, 1).view(-1, features.shape[1])
 
 
-def folded_block(block, output_axis: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a convolution that does what a ConvBlock or UpBlock does before its ReLU, float32.
+def folded(block, output_axis: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a convolution that does what a ConvBlock or UpBlock does before its ReLU, if its
+    BatchNorm evaluates; with gradients to the parameters of both.
 
     Args:
-        block: convolution, BatchNorm3d (evaluating), ReLU.
+        block: convolution, BatchNorm3d, ReLU.
         output_axis: axis of the weight that counts output channels.
+        dtype: of the arithmetic and the result.
     """
     convolution, norm = block[0], block[1]
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = norm.bias.double() - norm.running_mean.double() * scale
+    scale = norm.weight.to(dtype) / torch.sqrt(norm.running_var.to(dtype) + norm.eps)
+    bias = norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale
     if convolution.bias is not None:
-        bias = bias + convolution.bias.double() * scale
+        bias = bias + convolution.bias.to(dtype) * scale
     shape = [1] * convolution.weight.dim()
     shape[output_axis] = -1
-    weight = convolution.weight.detach().double() * scale.view(shape)
+    return convolution.weight.to(dtype) * scale.view(shape), bias
+
+
+@torch.no_grad()
+def folded_block(block, output_axis: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """`folded` for inference: computed in double precision, float32, without gradients."""
+    weight, bias = folded(block, output_axis, torch.float64)
     return weight.float(), bias.float()
 
 
