@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samu_core.evaluation import copies
-from samu_core.geometry import PatchGrid, Volume
-from samu_core.sharpness import EVEN, LARGEST_SHARE, neighbour_shares, sample_evenly
+torch = pytest.importorskip("torch")
+
+from samu_core.evaluation import copies  # noqa: E402
+from samu_core.geometry import PatchGrid, Volume  # noqa: E402
+from samu_core.sharpness import EVEN, LARGEST_SHARE, neighbour_shares, sample_evenly  # noqa: E402
 
 SIZE = 16
 
@@ -113,7 +115,6 @@ def test_a_copy_on_another_grid_looks_like_its_original():
 
 
 def test_the_predictor_and_the_evaluation_see_the_even_patch():
-    torch = pytest.importorskip("torch")
     from samu_core.evaluation.cases import Click, Structure
     from samu_core.evaluation.protocol import Options, one_click
     from samu_core.intensity import normalize_patch
