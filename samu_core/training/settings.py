@@ -77,7 +77,10 @@ class PhaseSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything that defines a run (training.md, Recipe)."""
+    """Everything that defines a run (training.md, Recipe).
+
+    accumulate: batches whose gradients make one step of the optimiser: on a CPU, whose batches are small.
+    """
 
     phases: tuple[PhaseSettings, ...]
     network: dict[str, Any] = field(default_factory=dict)
@@ -97,11 +100,16 @@ class TrainingSettings:
     hard_from_share: float = 0.4
     hardest: float = 1.0
     clip: float = 2.0
+    accumulate: int = 1
     ema: float = 0.998
     output_bias: float = -2.0
     workers: int = 1
     seed: int = 0
     checkpoint_minutes: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate {self.accumulate}: at least one batch makes a step")
 
     @property
     def minutes(self) -> float:

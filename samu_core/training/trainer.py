@@ -148,7 +148,10 @@ class Trainer:
                 return
 
     def train_step(self, batch: Batch, phase: PhaseSettings | None = None) -> tuple[float, float]:
-        """One optimiser step, as the phase wants it. Returns the loss and the mean Dice of the batch."""
+        """One batch, as the phase wants it, and after every `accumulate` of them a step of the optimiser.
+
+        Returns the loss and the mean Dice of the batch.
+        """
         settings = self.settings
         difficulty = min(1.0, 0.1 + 0.9 * self.share / max(settings.hard_from_share, 1e-9))
         self.difficulty[0] = min(difficulty, settings.hardest)
@@ -160,20 +163,26 @@ class Trainer:
                 if isinstance(module, nn.BatchNorm3d):
                     module.eval()
         loss, dice = self._loss(batch, phase is not None and phase.coarse)
-        self.optimizer.zero_grad()
-        loss.backward()
+        if self.step % settings.accumulate == 0:
+            self.optimizer.zero_grad()
+        (loss / settings.accumulate).backward()
+        self.step += 1
+        self.samples += len(batch.position) * self.ranks
+        if self.step % settings.accumulate == 0:
+            self._optimise()
+        return float(loss.detach()), float(dice.mean())
+
+    def _optimise(self) -> None:
+        """A step with the gradients gathered so far."""
         self._average_over_ranks()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         if torch.isfinite(norm):  # a broken batch must not break the run, but many must not go unseen
             self.optimizer.step()
         else:
             self.skipped += 1
             if self.skipped in (1, 10, 100, 1000):
-                LOGGER.warning("%d of %d steps had no finite gradient", self.skipped, self.step + 1)
-        self.step += 1
-        self.samples += len(batch.position) * self.ranks
+                LOGGER.warning("%d steps without a finite gradient in %d batches", self.skipped, self.step)
         self._update_ema()
-        return float(loss.detach()), float(dice.mean())
 
     def _loss(self, batch: Batch, coarse: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss, and the Dice of every sample; of the auxiliary head's mask in coarse training."""
@@ -216,7 +225,8 @@ class Trainer:
         return float(shared[0]) / self.ranks
 
     def _update_ema(self) -> None:
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        steps = self.step // self.settings.accumulate
+        decay = min(self.settings.ema, (1 + steps) / (10 + steps))
         with torch.no_grad():
             # All at once: one by one they are some two hundred launches on a GPU.
             means = list(self.ema.parameters())

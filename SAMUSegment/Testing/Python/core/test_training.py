@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from samu_core.training.normalisation import remeasure_statistics  # noqa: E402
 from samu_core.training.settings import PhaseSettings, TrainingSettings  # noqa: E402
 from samu_core.training.stream import BatchStream, load_sources  # noqa: E402
 from samu_core.training.trainer import STATISTICS_BATCHES, Trainer  # noqa: E402
+
+BATCHED = ("patch", "target", "position")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,28 @@ def test_the_auxiliary_mask_does_not_need_the_finer_levels(trainer, batch):
         )
         with pytest.raises(ValueError, match="prompts"):
             network.decode_auxiliary(features, PointPrompt(batch.position[:1], batch.span))
+
+
+def test_small_batches_together_make_the_step_of_a_large_one(settings, sources, batch, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "trains_in_bfloat16", lambda device: False)  # whose sums are rough
+    keep = PhaseSettings(minutes=1, crops=(), kept_statistics=True)
+    large = Trainer(settings, sources, tmp_path / "large")
+    small = Trainer(dataclasses.replace(settings, accumulate=2), sources, tmp_path / "small")
+    before = {name: value.clone() for name, value in small.network.state_dict().items()}
+    halves = [
+        dataclasses.replace(batch, **{name: getattr(batch, name)[part] for name in BATCHED})
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    small.train_step(halves[0], keep)
+    for name, value in small.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    small.train_step(halves[1], keep)
+    large.train_step(batch, keep)
+    assert small.samples == large.samples == 4
+    for (name, wanted), found in zip(large.network.named_parameters(), small.network.parameters()):
+        torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-3, atol=1e-5, msg=name)
+    for network in (small.network, small.ema):
+        assert not torch.equal(network.decoder.head.bias, before["decoder.head.bias"])
 
 
 def test_the_learning_rate_warms_up_and_decays_by_time(trainer):
@@ -251,7 +276,14 @@ def test_remeasured_statistics_are_those_of_the_batches(trainer, batch):
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"phases": [{"minutes": 1}]}, {"phases": [], "colour": 1}, {"phases": [{"crops": [{}]}]}]
+    "values",
+    [
+        {},
+        {"phases": [{"minutes": 1}]},
+        {"phases": [], "colour": 1},
+        {"phases": [{"crops": [{}]}]},
+        {"phases": [], "accumulate": 0},
+    ],
 )
 def test_unusable_settings_are_named(values):
     with pytest.raises(SamuError, match="known settings"):
