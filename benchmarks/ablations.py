@@ -68,7 +68,9 @@ def run(variant: str, seed: int, sources: Sources, args: argparse.Namespace) -> 
     settings = settings_of(variant, args.minutes, seed)
     trainer = Trainer(settings, sources, args.out / f"{variant.replace(' ', '-')}-{seed}")
     trainer.run()
-    found = evaluate_network(trainer.ema, args.data, clicks=CLICKS, size=SIZE, spacing=SPACING, closer=False)
+    found = evaluate_network(
+        trainer.ema, args.data, clicks=CLICKS, size=SIZE, spacing=SPACING, second_look=False
+    )
     return {
         "variant": variant,
         "seed": seed,

@@ -87,7 +87,7 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
     from samu_core.network import SAMU
 
     torch.manual_seed(0)
-    return Predictor(network=SAMU().eval(), device=args.device, precision=args.precision, closer=False)
+    return Predictor(network=SAMU().eval(), device=args.device, precision=args.precision, second_look=False)
 
 
 def report(args: argparse.Namespace, predictor: Predictor, rows: list[dict[str, float]]) -> str:

@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     measuring.add_click_arguments(parser, clicks=2)
     args = parser.parse_args()
-    method = protocol.NetworkMethod(load_network(args.model), closer=False)
+    method = protocol.NetworkMethod(load_network(args.model), second_look=False)
     found = measure(method, args)
     everything = [row for rows in found.values() for row in rows]
     print(f"- {measuring.machine()}, float32; {len(everything)} clicks\n")

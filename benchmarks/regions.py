@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--probability", type=float, default=RegionOfInterest.probability)
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
-    predictor = Predictor(args.model, device="cpu", precision=args.precision, closer=False)
+    predictor = Predictor(args.model, device="cpu", precision=args.precision, second_look=False)
     predictor.warm_up()
     if not hasattr(predictor._engine, "region"):
         raise SystemExit("These weights or this machine have no fused engine, and so no region of interest.")

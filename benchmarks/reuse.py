@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     args = parser.parse_args()
     radii = [float(value) for value in args.radii.split(",")]
-    predictor = Predictor(args.model, device="cpu", reuse_radius_mm=max(radii) + 1, closer=False)
+    predictor = Predictor(args.model, device="cpu", reuse_radius_mm=max(radii) + 1, second_look=False)
     found: dict[str, list[list[float]]] = {}
     options = protocol.Options(clicks=1, deepest=False, limit=args.limit)
     for case, labels in protocol.select(cases.read_cases(args.data, args.split, "visible"), options):

@@ -8,6 +8,7 @@ certainty, than to the other.
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 import SimpleITK as sitk
@@ -60,9 +61,8 @@ def _watershed(logits: np.ndarray, markers: np.ndarray) -> np.ndarray:
     """The marker (1 or 2) whose basin a voxel lies in, flooded from the surest voxels on; uint8 (k, j, i)."""
     size = [math.ceil(edge / STEP) * STEP for edge in logits.shape]
     padding = [(0, target - edge) for target, edge in zip(size, logits.shape)]
-    blocks = np.pad(markers, padding).reshape([n for edge in size for n in (edge // STEP, STEP)])
-    coarse = blocks.max(axis=(1, 3, 5))
-    heights = np.pad(-logits, padding, mode="edge").reshape(blocks.shape).min(axis=(1, 3, 5))
+    coarse = _of_blocks(np.maximum, np.pad(markers, padding))
+    heights = _of_blocks(np.minimum, np.pad(-logits, padding, mode="edge"))
     basins = sitk.MorphologicalWatershedFromMarkers(
         sitk.GetImageFromArray(heights), sitk.GetImageFromArray(coarse), markWatershedLine=False
     )
@@ -70,3 +70,12 @@ def _watershed(logits: np.ndarray, markers: np.ndarray) -> np.ndarray:
     for axis in range(3):
         fine = fine.repeat(STEP, axis)
     return fine[tuple(slice(0, edge) for edge in logits.shape)]
+
+
+def _of_blocks(extreme: np.ufunc, array: np.ndarray) -> np.ndarray:
+    """The maximum or minimum of STEP^3 voxels each, of (k, j, i). Axis by axis: numpy takes several times as
+    long for three of six axes at once."""
+    for axis in range(3):
+        places = [slice(None)] * axis
+        array = reduce(extreme, (array[(*places, slice(first, None, STEP))] for first in range(STEP)))
+    return array

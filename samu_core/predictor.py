@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from samu_core.calls import Call, Counter, Encoded
-from samu_core.closer import look_closer
 from samu_core.engine import (
     TorchEngine,
     choose_device,
@@ -27,6 +26,7 @@ from samu_core.engine import (
 from samu_core.errors import SamuError
 from samu_core.geometry import PATCH_SIZE, PATCH_SPACING_MM, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
+from samu_core.looks import look_again
 from samu_core.prediction import Prediction
 from samu_core.sharpness import sample_evenly
 
@@ -47,7 +47,8 @@ class Predictor:
             instead of one of its own. 0: every click has its own patch.
         region: leave the finest levels out where the coarse ones find nothing (probability under .02, the
             least threshold of the GUI); the logits there are -20. For the CPU; False decodes everywhere.
-        closer: look again, in a patch of finer voxels, at what is small (`samu_core.closer`).
+        second_look: look again, in a patch of finer voxels, at what is small, and in a wider one at what is
+            doubtful (`samu_core.looks`).
         fused: on a CPU, run the network in fused operations if they can be had here.
         on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
 
@@ -65,7 +66,7 @@ class Predictor:
         patch_size: int = PATCH_SIZE,
         reuse_radius_mm: float = 0.0,
         region: bool = True,
-        closer: bool = True,
+        second_look: bool = True,
         fused: bool = True,
         on_notice: Callable[[str], None] | None = None,
     ):
@@ -75,7 +76,7 @@ class Predictor:
         self._network = network
         self._patch_size = patch_size
         self._reuse_radius_mm = reuse_radius_mm
-        self._fused, self._region, self._closer = fused, region, closer
+        self._fused, self._region, self._second_look = fused, region, second_look
         self._on_notice = on_notice
         self._lock = threading.Lock()
         self._waiting = Counter()
@@ -113,8 +114,8 @@ class Predictor:
         cancelled: Callable[[], bool] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Prediction:
-        """The logits of the structure at a point. What is small is looked at twice, and the result is on the
-        second, finer patch (`samu_core.closer`).
+        """The logits of the structure at a point. What is small or doubtful is looked at twice, and the
+        result may be on the second patch, which is finer or wider (`samu_core.looks`).
 
         Args:
             volume: CT or MR.
@@ -122,7 +123,7 @@ class Predictor:
             spacing: voxel size of the patch in mm, or "native"; the field of view grows with it.
             cancelled: asked between stages; True raises Cancelled.
             progress: called with the name of each stage as it begins: "sample", "normalize", "load",
-                "encode", "decode". Stages whose result is at hand are left out; a closer look repeats them.
+                "encode", "decode". Stages whose result is at hand are left out; a second look repeats them.
                 The first click of a process begins with another "load", of torch.
 
         Raises:
@@ -135,9 +136,9 @@ class Predictor:
         with self._click_turn():
             call.check()
             first = self._look(volume, point, spacing, call)
-            if not self._closer:
+            if not self._second_look:
                 return first
-            return look_closer(volume, first, lambda inner, finer: self._look(volume, inner, finer, call))
+            return look_again(volume, first, lambda where, other: self._look(volume, where, other, call))
 
     def _look(self, volume: Volume, point: np.ndarray, spacing: float | str, call: Call) -> Prediction:
         """The prediction in one patch."""

@@ -85,7 +85,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--one-look",
         action="store_true",
-        help="do not look again, in finer voxels, at what is small (faster for small structures)",
+        help="do not look again, in finer voxels at what is small, in a wider patch at what is doubtful",
     )
 
 
@@ -97,7 +97,7 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
         weights=args.model,
         device=args.device,
         precision=args.precision,
-        closer=not args.one_look,
+        second_look=not args.one_look,
         on_notice=warn,
     )
 

@@ -53,7 +53,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--nsd", action="store_true", help="also normalised surface Dice at 2 mm (slower)")
     parser.add_argument(
-        "--one-look", action="store_true", help="no second, closer look of the network at small structures"
+        "--one-look", action="store_true", help="no second look of the network at what is small or doubtful"
     )
     parser.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
     parser.add_argument(
@@ -107,7 +107,7 @@ class Methods:
     model: str
     baselines: bool
     device: str
-    closer: bool = True
+    second_look: bool = True
 
     @property
     def has_model(self):
@@ -136,7 +136,7 @@ class Methods:
             from samu_core.weights import load_network
 
             network = load_network(self.path, map_location=self.device)
-            methods["model"] = NetworkMethod(network, self.device, self.closer)
+            methods["model"] = NetworkMethod(network, self.device, self.second_look)
         return {**methods, **(tuned_methods() if self.baselines else {})}
 
 

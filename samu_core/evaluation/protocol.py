@@ -22,7 +22,6 @@ from typing import Any, Callable
 
 import numpy as np
 
-from samu_core.closer import look_closer
 from samu_core.engine import TorchEngine, fused_engine
 from samu_core.errors import SamuError
 from samu_core.evaluation import cases as protocol_cases
@@ -31,6 +30,7 @@ from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT, ClickRow
 from samu_core.geometry import GridGeometry, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
 from samu_core.io import read_volume
+from samu_core.looks import look_again
 from samu_core.prediction import Prediction
 from samu_core.sharpness import sample_evenly
 
@@ -110,14 +110,14 @@ Progress = Callable[[protocol_cases.Case, int, int], None]
 
 class NetworkMethod:
     """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does, with its
-    closer look at small structures unless `closer` is False.
+    second look at what is small or doubtful unless `second_look` is False.
 
     It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine,
     and decodes the whole patch.
     """
 
-    def __init__(self, network: Any, device: str = "cpu", closer: bool = True):
-        self.network, self.device, self.closer = network, device, closer
+    def __init__(self, network: Any, device: str = "cpu", second_look: bool = True):
+        self.network, self.device, self.second_look = network, device, second_look
         self._engines: dict[int, Any] = {}
 
     def logits(self, patch: ClickPatch) -> np.ndarray:
@@ -140,8 +140,8 @@ class NetworkMethod:
         key = ("prediction", id(self))
         if key not in patch.cache:
             first = Prediction(self.logits(patch), patch.grid, patch.point_ras, inside=patch.inside)
-            if self.closer and patch.volume is not None:
-                first = look_closer(patch.volume, first, partial(self.look_again, patch))
+            if self.second_look and patch.volume is not None:
+                first = look_again(patch.volume, first, partial(self.look_again, patch))
             patch.cache[key] = first
         return patch.cache[key]
 
@@ -180,19 +180,21 @@ def evaluate_network(
     limit: int | None = None,
     device: str = "cpu",
     deepest: bool = False,
-    closer: bool = True,
+    second_look: bool = True,
 ) -> EvaluationResult:
     """One network in process, for comparing checkpoints in training: returns its EvaluationResult.
 
     The network is put into eval mode for the time of the evaluation. `limit` (structures per data set) makes
-    it quick and keeps all data sets; with the same seed the clicks are the same at every call. `closer`: with
-    the closer look at small structures.
+    it quick and keeps all data sets; with the same seed the clicks are the same at every call. `second_look`:
+    with the second look at what is small or doubtful.
     """
     options = Options(clicks=clicks, seed=seed, size=size, spacing=spacing, deepest=deepest, limit=limit)
     training = network.training
     network.eval()
     try:
-        rows = evaluate(data_dir, split, {"model": NetworkMethod(network, device, closer)}, boundary, options)
+        rows = evaluate(
+            data_dir, split, {"model": NetworkMethod(network, device, second_look)}, boundary, options
+        )
     finally:
         network.train(training)
     return by_method(rows).get("model", EvaluationResult([]))

@@ -134,7 +134,7 @@ def test_a_mask_that_lies_beyond_the_volume_is_looked_at_from_the_click(known):
 @pytest.mark.parametrize("closer", [True, False])
 def test_the_predictor_returns_the_finer_patch(closer):
     volume, stages = volume_of(1.0), []
-    predictor = Predictor(network=Bright(), device="cpu", patch_size=SIZE, fused=False, closer=closer)
+    predictor = Predictor(network=Bright(), device="cpu", patch_size=SIZE, fused=False, second_look=closer)
     prediction = predictor.predict(volume, (0.0, 0.0, 0.0), progress=stages.append)
     assert prediction.grid.spacing == pytest.approx(1.0 if closer else 1.5)
     assert stages.count("encode") == (2 if closer else 1)

@@ -173,7 +173,8 @@ from samu_core.geometry import Volume
 from samu_core.predictor import Predictor
 volume = Volume(np.random.default_rng(0).integers(-200, 300, (40, 40, 40)).astype(np.int16), np.eye(4))
 stages = []
-Predictor(device="cpu", patch_size=32, closer=False).predict(volume, (20, 20, 20), progress=stages.append)
+predictor = Predictor(device="cpu", patch_size=32, second_look=False)
+predictor.predict(volume, (20, 20, 20), progress=stages.append)
 sys.exit(stages != ["load", "sample", "normalize", "load", "encode", "decode"])
 """
     assert run(code) == 0

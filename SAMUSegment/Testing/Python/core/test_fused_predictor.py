@@ -22,7 +22,7 @@ def volume():
 
 def make(network, **options):
     options.setdefault("region", False)
-    options.setdefault("closer", False)
+    options.setdefault("second_look", False)
     predictor = Predictor(network=network, device="cpu", precision="float32", patch_size=SIZE, **options)
     predictor.warm_up()
     if options.get("fused", True) and not isinstance(predictor._engine, FusedEngine):
@@ -62,7 +62,7 @@ def test_weights_from_a_file_are_held_once_and_read_again_where_needed(volume, t
     path = tmp_path / "weights.npz"
     save_weights(path, make_network(), {})
     predictor = Predictor(
-        path, device="cpu", precision="float32", patch_size=SIZE, region=False, closer=False
+        path, device="cpu", precision="float32", patch_size=SIZE, region=False, second_look=False
     )
     expected = predictor.predict(volume, POINT).logits
     if not isinstance(predictor._engine, FusedEngine):

@@ -74,7 +74,7 @@ def network():
 
 def make(network, **options):
     options.setdefault("device", "cpu")
-    options.setdefault("closer", False)  # test_closer.py has the second look
+    options.setdefault("second_look", False)  # test_closer.py has the second look
     options.setdefault("precision", "float32")
     return Predictor(network=network, patch_size=SIZE, **options)
 

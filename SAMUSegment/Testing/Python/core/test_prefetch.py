@@ -43,7 +43,7 @@ def network():
 
 @pytest.fixture
 def predictor(network):
-    return Predictor(network=network, device="cpu", precision="float32", patch_size=SIZE, closer=False)
+    return Predictor(network=network, device="cpu", precision="float32", patch_size=SIZE, second_look=False)
 
 
 POINT = np.array([24.0, 22.0, 20.0])
@@ -72,7 +72,12 @@ def test_resting_twice_in_one_place_encodes_once(predictor, network, volume):
 
 def test_resting_near_the_last_click_keeps_its_patch(network, volume):
     predictor = Predictor(
-        network=network, device="cpu", precision="float32", patch_size=SIZE, reuse_radius_mm=6.0, closer=False
+        network=network,
+        device="cpu",
+        precision="float32",
+        patch_size=SIZE,
+        reuse_radius_mm=6.0,
+        second_look=False,
     )
     predictor.predict(volume, POINT)
     assert predictor.prefetch(volume, POINT + 2)

@@ -84,7 +84,7 @@ def test_the_predictor_and_the_logic_fit_together_without_weights(mrml):
 
     torch.manual_seed(0)
     predictor = Predictor(
-        device="cpu", precision="float32", network=SAMU().eval(), patch_size=32, closer=False
+        device="cpu", precision="float32", network=SAMU().eval(), patch_size=32, second_look=False
     )
     volume, _ = abdomen(mrml)
     volume.SetAndObserveTransformNodeID(mrml.transform(matrixFrom((10, 0, 0))).GetID())

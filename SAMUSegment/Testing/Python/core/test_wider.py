@@ -1,0 +1,127 @@
+"""The wider look at what is doubtful: when it is taken, and when its result counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from samu_core import looks  # noqa: E402
+from samu_core.geometry import PatchGrid, Volume  # noqa: E402
+from samu_core.prediction import Prediction  # noqa: E402
+from samu_core.predictor import Predictor  # noqa: E402
+from samu_core.wider import DOUBT, LARGEST_GROWTH, SURER, WIDER, judged, look_wider  # noqa: E402
+
+SIZE = 64
+SURE, UNSURE, LESS_SURE = 12.0, 1.0, 3.0  # logits of a mask's voxels
+EXPECTED = {SURE: 0.97, UNSURE: 0.42, LESS_SURE: 0.58}  # of a mask with nothing around, roughly
+
+
+def ball(logit: float, radius: float = 20.0, spacing: float = 1.5) -> Prediction:
+    """A ball of `radius` mm in which all logits are the same, clicked in the middle; none around."""
+    axis = (np.arange(SIZE) - (SIZE - 1) / 2) * spacing
+    k, j, i = np.meshgrid(axis, axis, axis, indexing="ij")
+    logits = np.where(k**2 + j**2 + i**2 <= radius**2, logit, -20.0)
+    return Prediction(logits, PatchGrid((0.0, 0.0, 0.0), SIZE, spacing), (0.0, 0.0, 0.0))
+
+
+def in_doubt(radius: float = 20.0) -> Prediction:
+    """A ball with as doubtful voxels all around."""
+    prediction = ball(UNSURE, radius)
+    prediction.logits[prediction.logits < 0] = -2.0
+    return prediction
+
+
+def never(point, spacing):
+    raise AssertionError("looked again")
+
+
+def test_a_mask_is_judged_by_its_logits_and_measured_in_mm():
+    for logit, expected in EXPECTED.items():
+        found, volume = judged(ball(logit))
+        assert found == pytest.approx(expected, abs=0.02)
+        assert volume == pytest.approx(4 / 3 * np.pi * 20**3, rel=0.02)
+    assert judged(ball(SURE, spacing=3.0))[1] == pytest.approx(judged(ball(SURE))[1], rel=0.1)
+    assert judged(ball(-1.0)) == (0.0, 0.0)
+    assert judged(in_doubt())[0] < DOUBT
+
+
+def test_what_is_sure_is_not_looked_at_again():
+    first = ball(SURE)
+    assert look_wider(first, never) is first
+
+
+def test_a_doubtful_mask_gives_way_to_a_surer_one_of_a_wider_patch():
+    first, asked = in_doubt(), []
+    second = ball(SURE, spacing=1.5 * WIDER)
+
+    def look(point, spacing):
+        asked.append((tuple(point), spacing))
+        return second
+
+    assert look_wider(first, look) is second
+    assert asked == [((0.0, 0.0, 0.0), pytest.approx(1.5 * WIDER))]
+    assert second.asked_spacing == 1.5, "a wider view is one wider than what was asked for"
+
+
+def test_a_wider_look_that_is_hardly_surer_or_has_leaked_does_not_count():
+    first = in_doubt()
+    assert judged(first)[0] < 0.5 * EXPECTED[UNSURE], "or the following would not be in doubt"
+    first.logits[first.logits == UNSURE] = 2.0
+    barely = in_doubt()
+    barely.logits[barely.logits == UNSURE] = 2.5
+    assert judged(first)[0] < judged(barely)[0] < judged(first)[0] + SURER
+    assert look_wider(first, lambda point, spacing: barely) is first
+    assert look_wider(first, lambda point, spacing: ball(-1.0)) is first, "nothing found"
+    grown = [ball(SURE, 20 * factor ** (1 / 3), 3.0) for factor in (LARGEST_GROWTH - 1, LARGEST_GROWTH + 1)]
+    assert look_wider(first, lambda point, spacing: grown[0]) is grown[0]
+    assert look_wider(first, lambda point, spacing: grown[1]) is first
+
+
+def test_where_nothing_was_found_anything_counts():
+    second = ball(SURE, 40.0, 2.4)
+    assert look_wider(ball(-1.0), lambda point, spacing: second) is second
+
+
+@pytest.mark.parametrize("radius", [5.0, 20.0])
+def test_what_is_small_is_looked_at_closer_and_never_wider(monkeypatch, radius):
+    volume = Volume(np.zeros((96, 96, 96), np.float32), np.eye(4))
+    first, spacings = ball(UNSURE, radius), []
+    first.logits[first.logits < 0] = -2.0
+
+    def look(point, spacing):
+        spacings.append(spacing)
+        return first
+
+    assert looks.look_again(volume, first, look) is first
+    assert spacings == [pytest.approx(1.0 if radius == 5.0 else 1.5 * WIDER)]
+
+
+@pytest.mark.parametrize("second_look", [True, False])
+def test_the_predictor_returns_the_wider_patch(second_look):
+    class Farsighted(torch.nn.Module):
+        """Knows the ball where the patch shows darkness around the cube, too; else takes everything."""
+
+        def encode(self, patch):
+            return patch
+
+        def decode(self, features, prompt):
+            cube = features.quantile(0.75)
+            if features.min() > cube - 0.1:
+                return torch.full_like(features, 0.2)
+            return torch.where(features > (features.max() + cube) / 2, 10.0, -10.0)
+
+    k, j, i = np.meshgrid(*[np.arange(128.0) - 63.5] * 3, indexing="ij")
+    array = (np.maximum(np.maximum(abs(k), abs(j)), abs(i)) < 40) + 2.0 * (k**2 + j**2 + i**2 < 400)
+    matrix = np.diag([1.5, 1.5, 1.5, 1.0])
+    volume, stages = Volume(array.astype(np.float32), matrix), []
+    predictor = Predictor(
+        network=Farsighted(), device="cpu", patch_size=SIZE, fused=False, second_look=second_look
+    )
+    prediction = predictor.predict(volume, (95.25,) * 3, progress=stages.append)
+    assert stages.count("decode") == (2 if second_look else 1)
+    assert prediction.grid.spacing == pytest.approx(1.5 * WIDER if second_look else 1.5)
+    mask = prediction.mask(volume.geometry).full(volume.geometry).astype(bool)
+    found = 2 * (mask & (array > 2)).sum() / (mask.sum() + (array > 2).sum())
+    assert bool(found > 0.9) is second_look

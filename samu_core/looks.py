@@ -1,0 +1,27 @@
+"""Whether a click is looked at again, and what counts then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from samu_core.closer import finer_spacing, look_closer
+from samu_core.geometry import Volume
+from samu_core.prediction import Prediction
+from samu_core.wider import look_wider
+
+
+def look_again(
+    volume: Volume, first: Prediction, look: Callable[[np.ndarray, float], Prediction]
+) -> Prediction:
+    """The first prediction, or a closer one of what is small, or a wider one of what is doubtful.
+
+    Args:
+        volume: what was clicked.
+        first: of its click.
+        look: the prediction of a click at a point (RAS mm) in a patch of another spacing (mm).
+    """
+    if finer_spacing(volume, first) is not None:
+        return look_closer(volume, first, look)
+    return look_wider(first, look)

@@ -1,0 +1,53 @@
+"""A wider look at what the first one is in doubt about.
+
+Now and then the network has no good answer at 1.5 mm: it leaks into everything around, or holds on to a
+piece, and its own logits say so. In a patch of larger voxels, which shows more of what is around, the same
+click may have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from samu_core.candidates import AS_FOUND, LARGER, expected_overlap, nested_masks
+from samu_core.prediction import Prediction
+
+WIDER = 1.6  # times the first patch's spacing
+# Expected overlap (samu_core.candidates) below which a wider look is taken, and by how much more that must
+# expect to be the result; figures: benchmarks/README.md, `wider.py`.
+DOUBT, SURER = 0.4, 0.1
+LARGEST_GROWTH = 5.0  # times the first mask's volume: what is larger has leaked
+
+
+def look_wider(first: Prediction, look: Callable[[np.ndarray, float], Prediction]) -> Prediction:
+    """The first prediction, or one of the same click in a wider patch, which is surer of itself.
+
+    Args:
+        first: of its click.
+        look: the prediction of a click at a point (RAS mm) in a patch of another spacing (mm).
+
+    Returns:
+        `first`, unless it is in doubt and the wider look is clearly less so. Where the first look finds
+        nothing, a wider one that finds something counts.
+    """
+    expected, volume = judged(first)
+    if expected >= DOUBT:
+        return first
+    second = look(first.point_ras, first.grid.spacing * WIDER)
+    second.asked_spacing = first.asked_spacing
+    surer, larger = judged(second)
+    leaked = 0 < volume * LARGEST_GROWTH < larger
+    return second if surer >= expected + SURER and not leaked else first
+
+
+def judged(prediction: Prediction) -> tuple[float, float]:
+    """What a mask is expected to overlap with what was meant (`candidates.expected_iou`), and its volume in
+    mm^3; zeros where there is no mask."""
+    masks = nested_masks(prediction, names=(AS_FOUND, LARGER))
+    voxels = int(np.count_nonzero(masks[AS_FOUND]))
+    if not voxels:
+        return 0.0, 0.0
+    overlap = expected_overlap(prediction.logits, masks[AS_FOUND], masks[LARGER])
+    return overlap, voxels * prediction.grid.spacing**3
