@@ -3,9 +3,8 @@
     python benchmarks/wider.py --data DIR [--split dev] [--clicks 2] [--limit N] [--model FILE]
 
 Clicks as `samu evaluate` draws them. Every first mask is looked at again, whatever the network thinks of it:
-Dice of the first mask, of the second one and of what the rule makes of both, in the first patch, by the overlap
-that was expected of the first mask, by which counts, and by data set. What decides the limits in
-`samu_core/wider.py`.
+Dice of the first mask, of the second one and of what the rule makes of both, in the first patch, by the
+overlap that was expected of the first mask, and by data set. What decides the limits in `samu_core/wider.py`.
 """
 
 from __future__ import annotations

@@ -65,8 +65,9 @@ class Prediction:
         precision: "float32", "bfloat16" or "float16".
         inside: (n, n, n) bool, which voxels of the patch hold image; None when not known.
         notice: one line for the user about how the result came about; empty when nothing is unusual.
-        asked_spacing: mm per voxel of the patch that was asked for; the grid's is finer or
-            wider after a second look (`samu_core.looks`). A wider view is one wider than this.
+        asked_spacing: mm per voxel of the patch that was asked for, or of the wider one that was looked at in
+            its place; the grid's is finer after a closer look (`samu_core.looks`). A wider view is one wider
+            than this.
     """
 
     logits: np.ndarray

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from samu_core.candidates import AS_FOUND, LARGER, expected_overlap, nested_masks
+from samu_core.geometry import PATCH_SPACING_MM
 from samu_core.prediction import Prediction
 
 WIDER = 1.6  # times the first patch's spacing
@@ -29,14 +30,15 @@ def look_wider(first: Prediction, look: Callable[[np.ndarray, float], Prediction
         look: the prediction of a click at a point (RAS mm) in a patch of another spacing (mm).
 
     Returns:
-        `first`, unless it is in doubt and the wider look is clearly less so. Where the first look finds
-        nothing, a wider one that finds something counts.
+        `first`, unless it is in doubt and the wider look is clearly less so; where the first look finds
+        nothing, a wider one that finds something counts. A view that somebody chose wider stays.
     """
+    if first.grid.spacing > PATCH_SPACING_MM:
+        return first
     expected, volume = judged(first)
     if expected >= DOUBT:
         return first
     second = look(first.point_ras, first.grid.spacing * WIDER)
-    second.asked_spacing = first.asked_spacing
     surer, larger = judged(second)
     leaked = 0 < volume * LARGEST_GROWTH < larger
     return second if surer >= expected + SURER and not leaked else first
