@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from samu_core.candidates import AS_FOUND, LARGER, expected_overlap, nested_masks
+from samu_core.candidates import AS_FOUND, LARGER, STEP, expected_overlap, nested_masks
 from samu_core.geometry import PATCH_SPACING_MM
 from samu_core.prediction import Prediction
 
@@ -35,21 +35,32 @@ def look_wider(first: Prediction, look: Callable[[np.ndarray, float], Prediction
     """
     if first.grid.spacing > PATCH_SPACING_MM:
         return first
-    expected, volume = judged(first)
+    expected, volume = judged(first, DOUBT)
     if expected >= DOUBT:
         return first
     second = look(first.point_ras, first.grid.spacing * WIDER)
-    surer, larger = judged(second)
+    surer, larger = judged(second, expected + SURER)
     leaked = 0 < volume * LARGEST_GROWTH < larger
     return second if surer >= expected + SURER and not leaked else first
 
 
-def judged(prediction: Prediction) -> tuple[float, float]:
+def judged(prediction: Prediction, enough: float = 1.0) -> tuple[float, float]:
     """What a mask is expected to overlap with what was meant (`candidates.expected_iou`), and its volume in
-    mm^3; zeros where there is no mask."""
-    masks = nested_masks(prediction, names=(AS_FOUND, LARGER))
-    voxels = int(np.count_nonzero(masks[AS_FOUND]))
+    mm^3; zeros where there is no mask.
+
+    Args:
+        enough: from here on less than the expected overlap will do, which takes half the time.
+    """
+    logits, mask = prediction.logits, _own_mask(prediction, AS_FOUND)
+    voxels = int(np.count_nonzero(mask))
     if not voxels:
         return 0.0, 0.0
-    overlap = expected_overlap(prediction.logits, masks[AS_FOUND], masks[LARGER])
+    # With all that is likely anywhere in the patch around the mask: at most what is expected.
+    overlap = expected_overlap(logits, mask, logits >= -STEP)
+    if overlap < enough:
+        overlap = expected_overlap(logits, mask, _own_mask(prediction, LARGER))
     return overlap, voxels * prediction.grid.spacing**3
+
+
+def _own_mask(prediction: Prediction, name: str) -> np.ndarray:
+    return nested_masks(prediction, names=(name,))[name]

@@ -47,6 +47,18 @@ def test_a_mask_is_judged_by_its_logits_and_measured_in_mm():
     assert judged(in_doubt())[0] < DOUBT
 
 
+def test_whether_a_mask_is_sure_enough_is_told_the_same_in_half_the_time():
+    for logit in (SURE, LESS_SURE, UNSURE):
+        prediction = ball(logit)
+        prediction.logits[:8, :8, :] = 1.0  # something else in the patch
+        expected, volume = judged(prediction)
+        assert expected == pytest.approx(EXPECTED[logit], abs=0.02)
+        for enough in (0.2, DOUBT, 0.5, 0.9):
+            found, same = judged(prediction, enough)
+            assert same == volume and found <= expected
+            assert found == expected if expected < enough else found >= enough
+
+
 def test_what_is_sure_or_seen_from_far_is_not_looked_at_again():
     for first in (ball(SURE), ball(-1.0, spacing=2.25)):  # or in a view that was chosen wider
         assert look_wider(first, never) is first
