@@ -19,7 +19,7 @@ from samu_core.resampling import resample_index_space
 PATCH_SIZE = 128
 PATCH_SPACING_MM = 1.5
 OUTSIDE_LOGIT = float("-inf")
-SAMPLED_SLICES = 32  # of a patch at a time
+SAMPLED_VOXELS = 2_000_000  # of a volume at a time
 # |det| / product of the column lengths: 1 for orthogonal axes, 0 for axes in one plane.
 MIN_AXES_INDEPENDENCE = 1e-6
 # Round-off allowed when a point lies on the outermost face of the outermost voxels (in voxels).
@@ -297,8 +297,10 @@ class PatchGrid:
         patch_to_volume = volume.geometry.ras_to_ijk @ self.geometry.ijk_to_ras
         patch = np.empty((self.size,) * 3, dtype=np.float32)
         # Slab by slab: what SimpleITK copies of the volume would be the largest thing in memory.
-        for start in range(0, self.size, SAMPLED_SLICES):
-            slab = patch[start : start + SAMPLED_SLICES]
+        per_slice = self.size**2 * abs(np.linalg.det(patch_to_volume[:3, :3]))
+        count = int(min(max(SAMPLED_VOXELS / per_slice, 1), self.size))
+        for start in range(0, self.size, count):
+            slab = patch[start : start + count]
             slab_to_volume = patch_to_volume.copy()
             slab_to_volume[:3, 3] = _apply(patch_to_volume, np.array([0.0, 0.0, start]))
             _sample_into(slab, volume, slab_to_volume, interpolation)
@@ -325,7 +327,7 @@ class PatchGrid:
             (array, extent): array float32 (dk, dj, di), -inf outside the patch or box; extent
             (i0, i1, j0, j1, k0, k1), inclusive and in VTK's order, is where it lies on the target
             grid. Only target voxels around the patch or box are there, clipped to the target; if
-            there are none, the array is empty and i1 < i0.
+            there are none, the array is empty and i1 < i0. On the patch's own grid it is a part of `logits`.
         """
         logits = np.asarray(logits)
         if logits.shape != (self.size,) * 3:
@@ -342,14 +344,16 @@ class PatchGrid:
         high = np.minimum(np.floor(corners.max(axis=0) + FACE_TOLERANCE) + 1, target.shape_ijk).astype(int)
         if np.any(last < first) or np.any(high <= low):
             return np.empty((0, 0, 0), dtype=np.float32), EMPTY_EXTENT
+        crop = logits[first[0] : last[0] + 1, first[1] : last[1] + 1, first[2] : last[2] + 1]
+        extent = tuple(int(value) for pair in zip(low, high - 1) for value in pair)
+        if target == self.geometry:
+            return crop, extent
         target_to_patch = self.geometry.ras_to_ijk @ target.ijk_to_ras
         target_to_patch[:3, 3] = _apply(target_to_patch, low.astype(float))
-        crop = logits[first[0] : last[0] + 1, first[1] : last[1] + 1, first[2] : last[2] + 1]
         array = resample_index_space(
             crop, target_to_patch, first[::-1], tuple(high - low)[::-1], "linear", OUTSIDE_LOGIT
         )
-        extent = (low[0], high[0] - 1, low[1], high[1] - 1, low[2], high[2] - 1)
-        return array, tuple(int(value) for value in extent)
+        return array, extent
 
 
 def _sample_into(slab: np.ndarray, volume: Volume, to_volume: np.ndarray, interpolation: str) -> None:

@@ -27,20 +27,57 @@ def clicked_part(logits: np.ndarray, inside: np.ndarray, level: float, click: np
         click: (3,) continuous index KJI, which may lie outside the arrays.
 
     Returns:
-        bool (k, j, i); `inside` itself where there is no other confident body, or none at the click.
+        bool (k, j, i); all of `inside` where there is no other confident body, or none at the click.
     """
+    box = bounding_box(inside)
+    if box is None:
+        return inside
+    low = box[0] // STEP * STEP
+    crop = tuple(slice(first, last + 1) for first, last in zip(low, box[1]))
+    part = np.zeros_like(inside)
+    part[crop] = _part_of_crop(logits[crop], inside[crop], level, np.subtract(click, low))
+    return part
+
+
+def _part_of_crop(logits: np.ndarray, inside: np.ndarray, level: float, click: np.ndarray) -> np.ndarray:
+    """`clicked_part` where the mask fills the arrays."""
     confident = inside & (logits >= level + CONFIDENCE)
-    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(confident.view(np.uint8))))
-    counts = np.bincount(labels.ravel())
+    components = sitk.ConnectedComponent(sitk.GetImageFromArray(confident.view(np.uint8)))
+    labels = sitk.GetArrayViewFromImage(components)
+    last = int(labels.max())
+    counts = sum(np.bincount(part.ravel(), minlength=last + 1) for part in labels)  # as in `looked_up`
     own = _label_at(labels, click)
     bodies = counts >= LEAST_VOXELS
     bodies[0] = False
     if own == 0 or not np.delete(bodies, own).any():
         return inside
-    bodies[own] = True
-    markers = np.where(bodies[labels], np.where(labels == own, 1, 2), 0).astype(np.uint8)
-    basins = _watershed(np.where(inside, logits, level - 20).astype(np.float32), markers)
+    marker_of = np.where(bodies, 2, 0).astype(np.uint8)
+    marker_of[own] = 1
+    markers = looked_up(marker_of, labels)
+    del labels, components
+    basins = _watershed(np.where(inside, logits, np.float32(level - 20)), markers)
     return inside & ((basins == 1) | (markers == 1)) & (markers != 2)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(first (3,), last (3,)) index along each axis of what is not zero; None if all is."""
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        if filled.size == 0:
+            return None
+        low.append(filled[0])
+        high.append(filled[-1])
+    return np.array(low), np.array(high)
+
+
+def looked_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """table[labels], slice by slice, because numpy makes eight bytes of every label first."""
+    found = np.empty(labels.shape, table.dtype)
+    for slice_of_found, slice_of_labels in zip(found, labels):
+        slice_of_found[:] = table[slice_of_labels]
+    return found
 
 
 def _label_at(labels: np.ndarray, click: np.ndarray) -> int:

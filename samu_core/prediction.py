@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from samu_core.errors import SamuError
 from samu_core.geometry import EMPTY_EXTENT, Extent, GridGeometry, PatchGrid, as_point
-from samu_core.parts import clicked_part
+from samu_core.parts import bounding_box, clicked_part, looked_up
 
 # A click just beside a thin structure still means that structure.
 NEAREST_COMPONENT_MM = 5.0
@@ -106,7 +106,7 @@ class Prediction:
         """
         level = logit_of(threshold)
         above = self.logits >= level
-        box = _bounding_box(above)
+        box = bounding_box(above)
         if box is None:
             return EMPTY_MASK
         logits = self.logits
@@ -152,7 +152,7 @@ class Prediction:
         above = self.logits >= level
         if not self._reaches_border(above):
             return False
-        logits, box = self._near_click(above, _bounding_box(above), level, NEAREST_COMPONENT_MM)
+        logits, box = self._near_click(above, bounding_box(above), level, NEAREST_COMPONENT_MM)
         if box is None:
             return False
         above = logits >= level
@@ -172,18 +172,20 @@ class Prediction:
         """
         low, high = box
         crop = tuple(slice(a, b + 1) for a, b in zip(low, high))
-        image = sitk.GetImageFromArray(above[crop].view(np.uint8))
-        labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+        above = above[crop]
+        components = sitk.ConnectedComponent(sitk.GetImageFromArray(above.view(np.uint8)), True)
+        labels = sitk.GetArrayViewFromImage(components)
         kept = np.zeros(int(labels.max()) + 1, bool)
         kept[self._labels_near(labels, low, reach_mm)] = True
-        stays = kept[labels]
+        stays = looked_up(kept, labels)
+        del labels, components  # the largest things here
         click = self.grid.point_to_kji(self.point_ras) - low
         stays = clicked_part(self.logits[crop], stays, level, click)
-        if np.array_equal(stays, labels != 0):
+        if np.array_equal(stays, above):
             return self.logits, box
         logits = self.logits.copy()
-        logits[crop][(labels != 0) & ~stays] = level - 1
-        remaining = _bounding_box(stays)
+        logits[crop][above & ~stays] = level - 1
+        remaining = bounding_box(stays)
         return logits, None if remaining is None else (remaining[0] + low, remaining[1] + low)
 
     def _labels_near(self, labels: np.ndarray, start_kji: np.ndarray, reach_mm: float) -> np.ndarray:
@@ -219,21 +221,8 @@ def logit_of(threshold: float) -> float:
     return math.log(threshold / (1 - threshold))
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(first (3,), last (3,)) index along each axis of what is not zero; None if all is."""
-    low, high = [], []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        if filled.size == 0:
-            return None
-        low.append(filled[0])
-        high.append(filled[-1])
-    return np.array(low), np.array(high)
-
-
 def _cropped(mask: np.ndarray, extent: Extent) -> MaskRegion:
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None:
         return EMPTY_MASK
     low, high = box

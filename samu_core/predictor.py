@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,15 @@ class Predictor:
             first = self._look(volume, point, spacing, call)
             if not self._second_look:
                 return first
-            return look_again(volume, first, lambda where, other: self._look(volume, where, other, call))
+            return look_again(volume, first, partial(self._second, volume, call))
+
+    def _second(self, volume: Volume, call: Call, point: np.ndarray, spacing: float) -> Prediction:
+        """Another look, in the memory of the first one; judging it takes some, too."""
+        self._encoded = None
+        return_freed_memory()
+        second = self._look(volume, point, spacing, call)
+        return_freed_memory()
+        return second
 
     def _look(self, volume: Volume, point: np.ndarray, spacing: float | str, call: Call) -> Prediction:
         """The prediction in one patch."""

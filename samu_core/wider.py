@@ -7,6 +7,7 @@ click may have one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -39,27 +40,28 @@ def look_wider(first: Prediction, look: Callable[[np.ndarray, float], Prediction
     if expected >= DOUBT:
         return first
     second = look(first.point_ras, first.grid.spacing * WIDER)
-    surer, larger = judged(second, expected + SURER)
-    leaked = 0 < volume * LARGEST_GROWTH < larger
-    return second if surer >= expected + SURER and not leaked else first
+    largest = volume * LARGEST_GROWTH if volume else math.inf
+    return second if judged(second, expected + SURER, largest)[0] >= expected + SURER else first
 
 
-def judged(prediction: Prediction, enough: float = 1.0) -> tuple[float, float]:
+def judged(prediction: Prediction, enough: float = 1.0, largest: float = math.inf) -> tuple[float, float]:
     """What a mask is expected to overlap with what was meant (`candidates.expected_iou`), and its volume in
-    mm^3; zeros where there is no mask.
+    mm^3; nothing is expected of a mask that is empty or too large.
 
     Args:
         enough: from here on less than the expected overlap will do, which takes half the time.
+        largest: volume, mm^3, that a mask may have.
     """
     logits, mask = prediction.logits, _own_mask(prediction, AS_FOUND)
     voxels = int(np.count_nonzero(mask))
-    if not voxels:
-        return 0.0, 0.0
+    volume = voxels * prediction.grid.spacing**3
+    if not 0 < volume <= largest:
+        return 0.0, volume
     # With all that is likely anywhere in the patch around the mask: at most what is expected.
     overlap = expected_overlap(logits, mask, logits >= -STEP)
     if overlap < enough:
         overlap = expected_overlap(logits, mask, _own_mask(prediction, LARGER))
-    return overlap, voxels * prediction.grid.spacing**3
+    return overlap, volume
 
 
 def _own_mask(prediction: Prediction, name: str) -> np.ndarray:

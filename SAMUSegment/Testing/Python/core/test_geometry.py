@@ -138,6 +138,15 @@ def test_box_restricts_the_work_and_agrees_inside_it():
     np.testing.assert_allclose(part[inner], reference[inner], atol=1e-4)
 
 
+def test_the_patch_itself_is_not_interpolated():
+    grid = PatchGrid((3.3, -70.1, 12.7), size=SIZE, spacing=SPACING)
+    logits = np.random.default_rng(0).normal(size=(SIZE,) * 3).astype(np.float32)
+    array, extent = grid.resample_logits(logits, grid.geometry)
+    assert np.array_equal(array, logits) and extent == (0, SIZE - 1) * 3
+    array, extent = grid.resample_logits(logits, grid.geometry, ((-1, 2, 3), (5, SIZE, 7)))
+    assert extent == (3, 7, 2, SIZE - 1, 0, 5) and np.array_equal(array, logits[:6, 2:, 3:8])
+
+
 def test_patch_that_misses_the_target_gives_an_empty_extent():
     target = GridGeometry((10, 10, 10), np.eye(4))
     array, extent = PatchGrid((500.0, 0, 0), size=8).resample_logits(np.zeros((8, 8, 8), np.float32), target)
@@ -150,9 +159,10 @@ def test_slabs_of_a_patch_join_without_a_seam(monkeypatch, seed):
     shape = (40, 50, 30)
     volume = Volume(rng.normal(0, 100, shape).astype(np.float32), random_affine(rng, shape))
     grid = PatchGrid((0.0, 0.0, 0.0), SIZE, SPACING)
-    monkeypatch.setattr("samu_core.geometry.SAMPLED_SLICES", SIZE)
+    monkeypatch.setattr("samu_core.geometry.SAMPLED_VOXELS", np.inf)
     whole = grid.sample(volume)
-    monkeypatch.setattr("samu_core.geometry.SAMPLED_SLICES", 5)
+    slab = 5 * SIZE**2 * SPACING**3 / abs(np.linalg.det(volume.geometry.ijk_to_ras))
+    monkeypatch.setattr("samu_core.geometry.SAMPLED_VOXELS", slab)
     slabs = grid.sample(volume)
     np.testing.assert_array_equal(np.isnan(slabs), np.isnan(whole))
     np.testing.assert_allclose(slabs, whole, atol=1e-3)
