@@ -259,6 +259,10 @@ class FusedEngine:
         torch = import_torch()
         return self.fused.encode(torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32)))
 
+    def release(self) -> None:
+        """Give back the memory that is kept from click to click; the next one takes it anew."""
+        self.fused.release()
+
     def decode(self, features: Any, fraction_kji: np.ndarray) -> np.ndarray:
         """Logits (D, H, W) float32 for a click at (k, j, i) fractions of the patch."""
         from samu_core.prompt import PointPrompt

@@ -84,6 +84,7 @@ class Predictor:
         self._chosen: tuple[str, str] | None = None
         self._engine: Any = None
         self._encoded: Encoded | None = None
+        self._sparing = False  # what a stage took is given back before the next one
 
     @property
     def device(self) -> str:
@@ -142,10 +143,16 @@ class Predictor:
             return look_again(volume, first, partial(self._second, volume, call))
 
     def _second(self, volume: Volume, call: Call, point: np.ndarray, spacing: float) -> Prediction:
-        """Another look, in the memory of the first one; judging it takes some, too."""
+        """Another look, of which nothing is kept: with the first one's result it must fit in the memory that
+        one look takes."""
         self._encoded = None
-        return_freed_memory()
-        second = self._look(volume, point, spacing, call)
+        self._sparing = True
+        try:
+            return_freed_memory()
+            second = self._look(volume, point, spacing, call)
+        finally:
+            self._encoded, self._sparing = None, False
+        getattr(self._engine, "release", lambda: None)()  # judging takes memory, too
         return_freed_memory()
         return second
 
@@ -295,6 +302,7 @@ class Predictor:
         if encoded.features is None and not hasattr(self._engine, "encode_raw"):
             with call.stage("normalize"):
                 normalized = normalize_patch(encoded.patch, encoded.modality)
+                self._spare()
         self._load(call)
         if encoded.features is None:
             # The old features go first: both together may not fit.
@@ -304,7 +312,13 @@ class Predictor:
                     encoded.features = self._engine.encode_raw(encoded.patch, encoded.modality)
                 else:
                     encoded.features = self._engine.encode(normalized)
+                    del normalized
+                    self._spare()
             self._encoded = encoded
+
+    def _spare(self) -> None:
+        if self._sparing:
+            return_freed_memory()
 
     def _load(self, call: Call) -> None:
         if self._engine is not None:

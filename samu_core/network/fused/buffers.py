@@ -60,6 +60,10 @@ class Buffers:
         """(1, channels, *shape) in channels_last_3d memory."""
         return self.flat(name, (1, *shape, channels), dtype).permute(0, 4, 1, 2, 3)
 
+    def clear(self) -> None:
+        """Forget all blocks; what still uses one keeps it alive."""
+        self._blocks.clear()
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""
@@ -77,6 +81,10 @@ class Lender:
         buffers = self._free.pop() if self._free else Buffers()
         weakref.finalize(owner, _give_back, weakref.ref(self), buffers).atexit = False
         return buffers
+
+    def clear(self) -> None:
+        """Forget the sets that wait."""
+        self._free.clear()
 
 
 def _give_back(lender: weakref.ref, buffers: Buffers) -> None:

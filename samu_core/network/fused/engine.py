@@ -26,6 +26,11 @@ class FusedNetwork:
         self.decoder = FusedDecoder(network, dtype, size, self.scratch)
         keep_freed_memory()  # only now: what folding the weights used may go
 
+    def release(self) -> None:
+        """Forget memory that holds nothing between calls, and that of features which are gone."""
+        self.scratch.clear()
+        self.encoder.lender.clear()
+
     @torch.inference_mode()
     def encode(self, patch: torch.Tensor) -> Features:
         """(D, H, W) float32, normalised, edges multiples of 32 -> features for any click in it."""

@@ -11,7 +11,7 @@ from samu_core import looks  # noqa: E402
 from samu_core.geometry import PatchGrid, Volume  # noqa: E402
 from samu_core.prediction import Prediction  # noqa: E402
 from samu_core.predictor import Predictor  # noqa: E402
-from samu_core.wider import DOUBT, LARGEST_GROWTH, SURER, WIDER, judged, look_wider  # noqa: E402
+from samu_core.wider import DOUBT, LARGEST_GROWTH, SURER, WIDER, is_expected, judged, look_wider  # noqa: E402
 
 SIZE = 64
 SURE, UNSURE, LESS_SURE = 12.0, 1.0, 3.0  # logits of a mask's voxels
@@ -47,16 +47,17 @@ def test_a_mask_is_judged_by_its_logits_and_measured_in_mm():
     assert judged(in_doubt())[0] < DOUBT
 
 
-def test_whether_a_mask_is_sure_enough_is_told_the_same_in_half_the_time():
+def test_bounds_tell_the_same_of_a_mask_as_its_expected_overlap():
     for logit in (SURE, LESS_SURE, UNSURE):
         prediction = ball(logit)
         prediction.logits[:8, :8, :] = 1.0  # something else in the patch
         expected, volume = judged(prediction)
         assert expected == pytest.approx(EXPECTED[logit], abs=0.02)
-        for enough in (0.2, DOUBT, 0.5, 0.9):
-            found, same = judged(prediction, enough)
-            assert same == volume and found <= expected
-            assert found == expected if expected < enough else found >= enough
+        for overlap in (0.2, DOUBT, 0.5, 0.9):
+            assert is_expected(prediction, overlap) is (expected >= overlap)
+            assert is_expected(prediction, overlap, volume) is (expected >= overlap)
+            assert not is_expected(prediction, overlap, volume - 1)
+    assert not is_expected(ball(-1.0), 0.0), "there is no mask"
 
 
 def test_what_is_sure_or_seen_from_far_is_not_looked_at_again():
