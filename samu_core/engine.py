@@ -29,7 +29,7 @@ def import_torch() -> Any:
     # oneDNN keeps the code of 1,024 shapes by default, .4 MiB each. A click needs some 35 for the whole patch
     # and 20 for its region, which differ from click to click; making those anew takes 5 ms (benchmarks/
     # README.md). oneDNN reads this when it computes first.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "96")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "72")
     try:
         with _without_collection():
             import torch

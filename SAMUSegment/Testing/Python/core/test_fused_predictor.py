@@ -58,6 +58,18 @@ def test_results_are_not_overwritten_by_later_clicks(volume):
     np.testing.assert_array_equal(first.logits, kept)
 
 
+def test_memory_given_back_is_taken_anew(volume):
+    predictor = make(make_network())
+    engine, expected = predictor._engine, predictor.predict(volume, POINT)
+    features = predictor._encoded.features
+    engine.release()
+    assert engine.fused.scratch.nbytes == 0
+    again = engine.decode(features, expected.grid.fraction_kji(POINT))  # features in use are not touched
+    np.testing.assert_array_equal(again, expected.logits)
+    predictor.clear_cache()
+    np.testing.assert_array_equal(predictor.predict(volume, POINT).logits, expected.logits)
+
+
 def test_weights_from_a_file_are_held_once_and_read_again_where_needed(volume, tmp_path):
     path = tmp_path / "weights.npz"
     save_weights(path, make_network(), {})

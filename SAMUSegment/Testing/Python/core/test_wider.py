@@ -135,6 +135,7 @@ def test_the_predictor_returns_the_wider_patch(second_look):
     prediction = predictor.predict(volume, (95.25,) * 3, progress=stages.append)
     assert stages.count("decode") == (2 if second_look else 1)
     assert prediction.grid.spacing == pytest.approx(1.5 * WIDER if second_look else 1.5)
+    assert (predictor._encoded is None) is second_look, "nothing of a second look is kept"
     mask = prediction.mask(volume.geometry).full(volume.geometry).astype(bool)
     found = 2 * (mask & (array > 2)).sum() / (mask.sum() + (array > 2).sum())
     assert bool(found > 0.9) is second_look
