@@ -36,7 +36,7 @@ class Predictor:
     """Segments what is clicked. Thread-safe: one prediction at a time, others wait for it.
 
     The network is loaded at the first prediction or by `warm_up`. The features of the last patch are
-    kept, so a second click in the same patch costs the decoder only.
+    kept, so a second click in the same patch costs the decoder only; those of a second look are not.
 
     Args:
         weights: file of the network's weights; None is the bundled one.
