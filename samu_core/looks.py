@@ -15,13 +15,8 @@ from samu_core.wider import look_wider
 def look_again(
     volume: Volume, first: Prediction, look: Callable[[np.ndarray, float], Prediction]
 ) -> Prediction:
-    """The first prediction, or a closer one of what is small, or a wider one of what is doubtful.
-
-    Args:
-        volume: what was clicked.
-        first: of its click.
-        look: the prediction of a click at a point (RAS mm) in a patch of another spacing (mm).
-    """
+    """The first prediction, or a closer one of what is small (`look_closer`, which tells the arguments), or a
+    wider one of what is doubtful (`look_wider`)."""
     if finer_spacing(volume, first) is not None:
         return look_closer(volume, first, look)
     return look_wider(first, look)
