@@ -15,6 +15,7 @@ import measuring  # puts the repository on the path
 import numpy as np
 
 from samu_core import wider
+from samu_core.candidates import expected_iou
 from samu_core.commands.common import table
 from samu_core.evaluation import protocol
 from samu_core.evaluation.metrics import dice
@@ -32,7 +33,7 @@ def looks_at(method, patch, target) -> dict:
     result = wider.look_wider(first, lambda _point, _spacing: second)
     geometry = patch.grid.geometry
     dices = [dice(each.mask(geometry).full(geometry) > 0, target.part) for each in (first, second, result)]
-    return {"expected": wider.judged(first)[0], "taken": result is second, "dices": dices}
+    return {"expected": expected_iou(first), "taken": result is second, "dices": dices}
 
 
 def row_of(name: str, rows: list[dict]) -> list[str]:

@@ -1,7 +1,8 @@
 """The network on one device in one precision: arrays in, arrays out.
 
 This is the seam for other ways to run the same network: whatever offers `encode` and `decode` like
-TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do where they can.
+TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do where they can. It may offer
+`encode_raw`, which normalises the patch itself, and `release`, which gives memory back between clicks.
 """
 
 from __future__ import annotations

@@ -356,6 +356,20 @@ class PatchGrid:
         return array, extent
 
 
+def bounding_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(first (3,), last (3,)) index KJI, inclusive, of what is not zero in a (k, j, i) mask; None if all is
+    zero."""
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        if filled.size == 0:
+            return None
+        low.append(filled[0])
+        high.append(filled[-1])
+    return np.array(low), np.array(high)
+
+
 def _sample_into(slab: np.ndarray, volume: Volume, to_volume: np.ndarray, interpolation: str) -> None:
     """`PatchGrid.sample` of some slices: fills `slab`; `to_volume` (4, 4) takes its indices to the
     volume's."""

@@ -13,7 +13,6 @@ CT_GUESS_BELOW = -300.0
 # Outside is as dark as all but this share of the volume's voxels: the very darkest one may be a speck that a
 # copy of the image on another grid lacks, and most of a patch may lie outside.
 DARKER_THAN_OUTSIDE = 0.001
-PARTITIONED = 2**18  # voxels at a time
 
 
 def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarray:
@@ -57,10 +56,7 @@ def normalize_patch(patch: np.ndarray, modality: str | None = None) -> np.ndarra
 def outside_value(scores: np.ndarray) -> float:
     """What fills a patch outside the volume: the DARKER_THAN_OUTSIDE quantile of the scores (n,) inside."""
     place = int(DARKER_THAN_OUTSIDE * scores.size)
-    # Of each part what may be among the darkest of all: partitioning all at once would copy a whole patch.
-    parts = (scores[start : start + PARTITIONED] for start in range(0, scores.size, PARTITIONED))
-    darkest = [np.partition(part, min(place, part.size - 1))[: place + 1] for part in parts]
-    return float(np.partition(np.concatenate(darkest), place)[place])
+    return float(np.partition(scores, place)[place])
 
 
 def _z_score(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from functools import reduce
 import numpy as np
 import SimpleITK as sitk
 
+from samu_core.geometry import bounding_box
+
 CONFIDENCE = math.log(9)  # of the logits, above the threshold: at one half, voxels of a probability of .9
 LEAST_VOXELS = 27  # smaller confident bodies are spots of the same structure
 REACH_VOXELS = 4  # how far from the click its confident body may begin
@@ -57,19 +59,6 @@ def _part_of_crop(logits: np.ndarray, inside: np.ndarray, level: float, click: n
     del labels, components
     basins = _watershed(np.where(inside, logits, np.float32(level - 20)), markers)
     return inside & ((basins == 1) | (markers == 1)) & (markers != 2)
-
-
-def bounding_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(first (3,), last (3,)) index along each axis of what is not zero; None if all is."""
-    low, high = [], []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        if filled.size == 0:
-            return None
-        low.append(filled[0])
-        high.append(filled[-1])
-    return np.array(low), np.array(high)
 
 
 def looked_up(table: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from samu_core.errors import SamuError
-from samu_core.geometry import EMPTY_EXTENT, Extent, GridGeometry, PatchGrid, as_point
-from samu_core.parts import bounding_box, clicked_part, looked_up
+from samu_core.geometry import EMPTY_EXTENT, Extent, GridGeometry, PatchGrid, as_point, bounding_box
+from samu_core.parts import clicked_part, looked_up
 
 # A click just beside a thin structure still means that structure.
 NEAREST_COMPONENT_MM = 5.0

@@ -152,7 +152,8 @@ class Predictor:
             second = self._look(volume, point, spacing, call)
         finally:
             self._encoded, self._sparing = None, False
-        getattr(self._engine, "release", lambda: None)()  # judging takes memory, too
+        if hasattr(self._engine, "release"):
+            self._engine.release()  # judging takes memory, too
         return_freed_memory()
         return second
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from samu_core.candidates import AS_FOUND, LARGER, STEP, expected_overlap, nested_masks
+from samu_core.candidates import AS_FOUND, LARGER, STEP, expected_iou, expected_overlap, nested_masks
 from samu_core.geometry import PATCH_SPACING_MM
 from samu_core.prediction import Prediction
 
@@ -34,31 +34,24 @@ def look_wider(first: Prediction, look: Callable[[np.ndarray, float], Prediction
         `first`, unless it is in doubt and the wider look is clearly less so; where the first look finds
         nothing, a wider one that finds something counts. A view that somebody chose wider stays.
     """
-    if first.grid.spacing > PATCH_SPACING_MM:
+    if first.grid.spacing > PATCH_SPACING_MM or is_expected(first, DOUBT):
         return first
-    if is_expected(first, DOUBT):
-        return first
-    expected, volume = judged(first)
     second = look(first.point_ras, first.grid.spacing * WIDER)
-    largest = volume * LARGEST_GROWTH if volume else math.inf
-    return second if is_expected(second, expected + SURER, largest) else first
+    largest = mask_volume(first) * LARGEST_GROWTH or math.inf
+    return second if is_expected(second, expected_iou(first) + SURER, largest) else first
 
 
-def judged(prediction: Prediction) -> tuple[float, float]:
-    """What a mask is expected to overlap with what was meant (`candidates.expected_iou`), and its volume in
-    mm^3; zeros where there is no mask."""
-    mask = _own_mask(prediction, AS_FOUND)
-    volume = _volume(prediction, mask)
-    if not volume:
-        return 0.0, 0.0
-    return expected_overlap(prediction.logits, mask, _own_mask(prediction, LARGER)), volume
+def mask_volume(prediction: Prediction) -> float:
+    """mm^3 of the mask at one half; 0 where there is none."""
+    return _volume(prediction, _own_mask(prediction, AS_FOUND))
 
 
 def is_expected(prediction: Prediction, overlap: float, largest: float = math.inf) -> bool:
-    """Whether at least so much overlap is expected of a mask, and it is not larger than `largest` mm^3.
+    """Whether `candidates.expected_iou` is at least so much, and the mask not larger than `largest` mm^3.
 
     Told by bounds where they suffice, in half the time and memory: the expected overlap is at least what it
-    would be if all that is likely anywhere in the patch were around the mask, at most if nothing were.
+    would be if all that is likely anywhere in the patch were around the mask, at most if nothing were. False
+    where there is no mask.
     """
     logits, mask = prediction.logits, _own_mask(prediction, AS_FOUND)
     if not 0 < _volume(prediction, mask) <= largest:

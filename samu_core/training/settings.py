@@ -80,6 +80,7 @@ class TrainingSettings:
     """Everything that defines a run (training.md, Recipe).
 
     accumulate: batches whose gradients make one step of the optimiser: on a CPU, whose batches are small.
+    warm_up_steps counts batches.
     """
 
     phases: tuple[PhaseSettings, ...]

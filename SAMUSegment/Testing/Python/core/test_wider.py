@@ -8,10 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from samu_core import looks  # noqa: E402
+from samu_core.candidates import expected_iou  # noqa: E402
 from samu_core.geometry import PatchGrid, Volume  # noqa: E402
 from samu_core.prediction import Prediction  # noqa: E402
 from samu_core.predictor import Predictor  # noqa: E402
-from samu_core.wider import DOUBT, LARGEST_GROWTH, SURER, WIDER, is_expected, judged, look_wider  # noqa: E402
+from samu_core.wider import DOUBT, LARGEST_GROWTH, SURER, WIDER, is_expected, look_wider, mask_volume  # noqa: E402
 
 SIZE = 64
 SURE, UNSURE, LESS_SURE = 12.0, 1.0, 3.0  # logits of a mask's voxels
@@ -39,19 +40,18 @@ def never(point, spacing):
 
 def test_a_mask_is_judged_by_its_logits_and_measured_in_mm():
     for logit, expected in EXPECTED.items():
-        found, volume = judged(ball(logit))
-        assert found == pytest.approx(expected, abs=0.02)
-        assert volume == pytest.approx(4 / 3 * np.pi * 20**3, rel=0.02)
-    assert judged(ball(SURE, spacing=3.0))[1] == pytest.approx(judged(ball(SURE))[1], rel=0.1)
-    assert judged(ball(-1.0)) == (0.0, 0.0)
-    assert judged(in_doubt())[0] < DOUBT
+        assert expected_iou(ball(logit)) == pytest.approx(expected, abs=0.02)
+        assert mask_volume(ball(logit)) == pytest.approx(4 / 3 * np.pi * 20**3, rel=0.02)
+    assert mask_volume(ball(SURE, spacing=3.0)) == pytest.approx(mask_volume(ball(SURE)), rel=0.1)
+    assert expected_iou(ball(-1.0)) == mask_volume(ball(-1.0)) == 0.0
+    assert expected_iou(in_doubt()) < DOUBT
 
 
 def test_bounds_tell_the_same_of_a_mask_as_its_expected_overlap():
     for logit in (SURE, LESS_SURE, UNSURE):
         prediction = ball(logit)
         prediction.logits[:8, :8, :] = 1.0  # something else in the patch
-        expected, volume = judged(prediction)
+        expected, volume = expected_iou(prediction), mask_volume(prediction)
         assert expected == pytest.approx(EXPECTED[logit], abs=0.02)
         for overlap in (0.2, DOUBT, 0.5, 0.9):
             assert is_expected(prediction, overlap) is (expected >= overlap)
@@ -80,11 +80,11 @@ def test_a_doubtful_mask_gives_way_to_a_surer_one_of_a_wider_patch():
 
 def test_a_wider_look_that_is_hardly_surer_or_has_leaked_does_not_count():
     first = in_doubt()
-    assert judged(first)[0] < 0.5 * EXPECTED[UNSURE], "or the following would not be in doubt"
+    assert expected_iou(first) < 0.5 * EXPECTED[UNSURE], "or the following would not be in doubt"
     first.logits[first.logits == UNSURE] = 2.0
     barely = in_doubt()
     barely.logits[barely.logits == UNSURE] = 2.5
-    assert judged(first)[0] < judged(barely)[0] < judged(first)[0] + SURER
+    assert expected_iou(first) < expected_iou(barely) < expected_iou(first) + SURER
     assert look_wider(first, lambda point, spacing: barely) is first
     assert look_wider(first, lambda point, spacing: ball(-1.0)) is first, "nothing found"
     grown = [ball(SURE, 20 * factor ** (1 / 3), 3.0) for factor in (LARGEST_GROWTH - 1, LARGEST_GROWTH + 1)]
@@ -98,7 +98,7 @@ def test_where_nothing_was_found_anything_counts():
 
 
 @pytest.mark.parametrize("radius", [5.0, 20.0])
-def test_what_is_small_is_looked_at_closer_and_never_wider(monkeypatch, radius):
+def test_what_is_small_is_looked_at_closer_and_never_wider(radius):
     volume = Volume(np.zeros((96, 96, 96), np.float32), np.eye(4))
     first, spacings = ball(UNSURE, radius), []
     first.logits[first.logits < 0] = -2.0
