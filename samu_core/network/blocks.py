@@ -44,21 +44,21 @@ def conv_stack(in_channels: int, out_channels: int, count: int, normalisation: s
     return nn.Sequential(*blocks)
 
 
-def sample_at(features: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+def sample_at(features: torch.Tensor, position: torch.Tensor, every: int = 1) -> torch.Tensor:
     """Features at one point per sample, trilinear. Nothing is copied from the host: a CUDA graph can hold it.
 
     Args:
-        features: (B, C, D, H, W).
+        features: (B * every, C, D, H, W), of which the first, and every `every`th from there, is asked.
         position: (B, 3) KJI fractions of the patch, outer faces at 0 and 1.
 
     Returns:
         (B, C), in the features' dtype. A point beyond the outermost voxel centres takes the edge's value.
     """
     (k, j, i), weights = _corners(position, features.shape[2:])
-    batch = torch.arange(features.shape[0], device=features.device)[:, None]
-    values = features[
-        batch, :, k, j, i
-    ]  # (B, 8, C), one gather: its backward fills the features' gradient once
+    batch = torch.arange(0, features.shape[0], every, device=features.device)[:, None]
+    # (B, 8, C), one gather: its backward fills the features' gradient once. With the channels last, as they
+    # are in memory, so that adding that gradient to the others reads both in order.
+    values = features.permute(0, 2, 3, 4, 1)[batch, k, j, i]
     return (values * weights[..., None].to(values.dtype)).sum(1)
 
 

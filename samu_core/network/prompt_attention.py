@@ -96,7 +96,7 @@ class PromptAttention(nn.Module):
         """The level's two prompt tokens p_n, (B, 2, C), float32."""
         tokens = self.to_level(encoded).transpose(1, 2)
         if self.content is not None:
-            clicked = sample_at(features[:: prompt.views], prompt.position[:: prompt.views])
+            clicked = sample_at(features, prompt.position[:: prompt.views], prompt.views)
             seen = self.content(clicked.float()).repeat_interleave(prompt.views, 0)
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + self.mix(tokens)

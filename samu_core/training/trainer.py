@@ -29,6 +29,7 @@ from samu_core.training.normalisation import (
 from samu_core.training.optimizer import Optimizer
 from samu_core.training.precision import keep_small_convolutions_exact, trains_in_bfloat16
 from samu_core.training.settings import PhaseSettings, TrainingSettings
+from samu_core.training.shared_skips import share_skips
 from samu_core.training.stream import Batch, BatchStream, Sources
 from samu_core.training.windows import Window, repeated
 from samu_core.weights import load_network
@@ -60,6 +61,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         keep_small_convolutions_exact(self.network)
         fold_fixed_statistics(self.network)
+        self.shared = share_skips(self.network)
         self.optimizer = Optimizer.of_run(self.network, settings)
         self.seconds = 0.0  # training time so far, over all resumes
         self.step = 0
@@ -198,10 +200,10 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             if coarse:
                 network.encoder.levels[:level].eval()
-                features = repeated(network.encode(patch, level), batch.clicks, level)
+                features = repeated(network.encode(patch, level), batch.clicks, level, self.shared)
                 auxiliary = network.decode_auxiliary(features, prompt)
             else:
-                features = repeated(network.encode(patch), batch.clicks, level if window else 0)
+                features = repeated(network.encode(patch), batch.clicks, level if window else 0, self.shared)
                 logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
         return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target, window)
 

@@ -163,15 +163,30 @@ def _places(count: int, corners, size: int, finer: int):
     ]
 
 
-def repeated(features: list[torch.Tensor], clicks: int, first: int = 0) -> list[torch.Tensor]:
+def repeated(
+    features: list[torch.Tensor], clicks: int, first: int = 0, shared: tuple[int, ...] = ()
+) -> list[torch.Tensor]:
     """Encoder features of patches as features of their clicks: every patch's `clicks` times.
 
     Args:
         first: finest level that is repeated; windows are taken out of the finer ones instead.
+        shared: levels that stay as they are (`samu_core.training.shared_skips`).
     """
     if clicks == 1:
         return features
-    return [*features[:first], *(_RepeatPatches.apply(value, clicks) for value in features[first:])]
+    return [
+        value if level < first or level in shared else _RepeatPatches.apply(value, clicks)
+        for level, value in enumerate(features)
+    ]
+
+
+def summed_over_clicks(gradient: torch.Tensor, patches: int) -> torch.Tensor:
+    """(patches * clicks, C, D, H, W) -> (patches, C, D, H, W), in the same order of memory: torch would sum
+    into the other one, slowly, and all that is added to it would be slow as well."""
+    if _format(gradient) == torch.contiguous_format:
+        return gradient.unflatten(0, (patches, -1)).sum(1)
+    last = gradient.permute(0, 2, 3, 4, 1).unflatten(0, (patches, -1))
+    return last.sum(1).permute(0, 4, 1, 2, 3)
 
 
 class _RepeatPatches(torch.autograd.Function):
@@ -179,7 +194,7 @@ class _RepeatPatches(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, volumes, clicks):
-        ctx.clicks = clicks
+        ctx.patches = len(volumes)
         shape = (len(volumes) * clicks, *volumes.shape[1:])
         out = torch.empty(shape, dtype=volumes.dtype, device=volumes.device, memory_format=_format(volumes))
         out.unflatten(0, (len(volumes), clicks)).copy_(volumes[:, None])
@@ -187,5 +202,4 @@ class _RepeatPatches(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        total = gradient.unflatten(0, (-1, ctx.clicks)).sum(1)
-        return total.contiguous(memory_format=_format(gradient)), None
+        return summed_over_clicks(gradient, ctx.patches), None
