@@ -65,3 +65,15 @@ def test_folded_blocks_leave_autocast_where_small():
     with torch.autocast("cpu", torch.bfloat16):
         small, large = (block(torch.randn(1, 3, n, n, n)) for n in (SMALLEST - 1, SMALLEST))
     assert small.dtype == torch.float32 and large.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", (ConvBlock, UpBlock))
+def test_gradients_in_half_precision_are_those_of_float32(kind):
+    block, features = block_of(kind).eval(), torch.randn(2, 3, SMALLEST, SMALLEST, SMALLEST)
+    fold_fixed_statistics(block)
+    expected = result_and_gradients(block, features)[1:]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = result_and_gradients(block, features)[1:]
+    for ours, theirs in zip(found, expected):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.03 * theirs.norm()
