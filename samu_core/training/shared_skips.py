@@ -40,17 +40,14 @@ def _sharing(level: DecoderLevel):
         up = level.up(below)
         if click is not None:
             up = up + click
-        first, *others = level.convs
-        current = _joined(first, up, skip)
-        for block in others:
-            current = block(current)
-        return current
+        return level.convs[1:](_joined(level.convs[0], up, skip))
 
     return forward
 
 
 def _joined(block: ConvBlock, up: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-    """What the block makes of [up, skip]."""
+    """What the block makes of [up, skip]: (clicks, C, D, H, W) and (patches, C, D, H, W), the clicks of a patch
+    one after the other -> (clicks, C_out, D, H, W)."""
     convolution, norm, activation = block
     fixed = isinstance(norm, nn.BatchNorm3d) and not norm.training
     weight, bias = convolution.weight, None
@@ -65,7 +62,7 @@ def _joined(block: ConvBlock, up: torch.Tensor, skip: torch.Tensor) -> torch.Ten
 
 
 class _AddToClicks(torch.autograd.Function):
-    """Patches added, in place, to each of their clicks; sums backward in the order of memory."""
+    """Patches (patches, C, D, H, W) added, in place, to each of their clicks (clicks, C, D, H, W)."""
 
     @staticmethod
     def forward(ctx, clicks, patches):
