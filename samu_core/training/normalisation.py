@@ -92,9 +92,9 @@ def _folded_where_fixed(block: ConvBlock | UpBlock):
 
 
 class _Transposed(torch.autograd.Function):
-    """`conv_transpose3d` without padding, (B, C_in, D, H, W) and (C_in, C_out, 2, 2, 2) -> (B, C_out, 2 D, 2 H,
-    2 W). The gradient of its bias is a sum, for which oneDNN takes up to six times as long as for the two
-    others together."""
+    """`conv_transpose3d` without padding: (B, C_in, D, H, W) and (C_in, C_out, 2, 2, 2) give (B, C_out, 2 D,
+    2 H, 2 W). The gradient of its bias is a sum, for which oneDNN takes up to six times as long as for the
+    two others together."""
 
     @staticmethod
     def forward(ctx, features, weight, bias, stride):

@@ -46,8 +46,8 @@ def _sharing(level: DecoderLevel):
 
 
 def _joined(block: ConvBlock, up: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-    """What the block makes of [up, skip]: (clicks, C, D, H, W) and (patches, C, D, H, W), the clicks of a patch
-    one after the other -> (clicks, C_out, D, H, W)."""
+    """What the block makes of [up, skip]: (clicks, C, D, H, W) and (patches, C, D, H, W), the clicks of a
+    patch one after the other, give (clicks, C_out, D, H, W)."""
     convolution, norm, activation = block
     fixed = isinstance(norm, nn.BatchNorm3d) and not norm.training
     weight, bias = convolution.weight, None
