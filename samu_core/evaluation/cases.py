@@ -29,6 +29,7 @@ import numpy as np
 from scipy import ndimage
 
 from samu_core.errors import SamuError
+from samu_core.evaluation.results import TRAINED_SUBJECT, UNSEEN_SOURCE, UNSEEN_SUBJECT
 
 MIN_VOXELS = 60
 ATLAS_STRUCTURES = 6
@@ -50,14 +51,17 @@ PARCELS = [
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled volume of the manifest. trained_source: has any row of its source_repo split=train?"""
+    """One labelled volume of the manifest.
+
+    group: how far it is from what was trained on; one of samu_core.evaluation.results.GROUPS.
+    """
 
     name: str
     modality: str
     boundary: str
     label_names: dict[int, str]
     source: str
-    trained_source: bool
+    group: str
     image_path: Path
     label_path: Path
 
@@ -139,10 +143,16 @@ def _case(row, folder, trained):
         boundary=row["boundary"],
         label_names=_label_names(row["label_names"]),
         source=row["source_repo"],
-        trained_source=row["source_repo"] in trained,
+        group=_group(row, trained),
         image_path=folder / f"{row['name']}_img.nii.gz",
         label_path=folder / f"{row['name']}_lab.nii.gz",
     )
+
+
+def _group(row, trained_sources):
+    if row["split"] == "train":
+        return TRAINED_SUBJECT
+    return UNSEEN_SUBJECT if row["source_repo"] in trained_sources else UNSEEN_SOURCE
 
 
 def _label_names(text):

@@ -26,7 +26,7 @@ from samu_core.engine import TorchEngine, fused_engine
 from samu_core.errors import SamuError
 from samu_core.evaluation import cases as protocol_cases
 from samu_core.evaluation.metrics import dice, surface_dice
-from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT, ClickRow, EvaluationResult, by_method
+from samu_core.evaluation.results import ClickRow, EvaluationResult, by_method
 from samu_core.geometry import GridGeometry, PatchGrid, Volume
 from samu_core.intensity import normalize_patch
 from samu_core.io import read_volume
@@ -330,7 +330,7 @@ def _row(case, name, method, patch, mask, target, seconds, options):
     return ClickRow(
         method=name,
         data_set=case.source,
-        group=UNSEEN_SUBJECT if case.trained_source else UNSEEN_SOURCE,
+        group=case.group,
         volume=case.name,
         modality=case.modality,
         label=target.structure.label,

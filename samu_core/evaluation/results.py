@@ -17,6 +17,8 @@ from samu_core.evaluation.metrics import bootstrap_interval
 
 UNSEEN_SOURCE = "unseen sources"
 UNSEEN_SUBJECT = "unseen subjects of trained sources"
+TRAINED_SUBJECT = "subjects of the training"
+GROUPS = (UNSEEN_SOURCE, UNSEEN_SUBJECT, TRAINED_SUBJECT)
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ class EvaluationResult:
 
     @property
     def groups(self) -> dict[str, float]:
-        """{group: mean over its data sets} for the groups present: unseen sources, unseen subjects."""
-        present = [g for g in (UNSEEN_SOURCE, UNSEEN_SUBJECT) if any(s.group == g for s in self.structures)]
+        """{group: mean over its data sets} for those of GROUPS that are present."""
+        present = [g for g in GROUPS if any(s.group == g for s in self.structures)]
         return {group: self.over_data_sets("dice", group) for group in present}
 
     def _in(self, group):

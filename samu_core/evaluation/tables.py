@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from samu_core.evaluation.results import (
-    UNSEEN_SOURCE,
-    UNSEEN_SUBJECT,
+    GROUPS,
     ClickRow,
     EvaluationResult,
     StructureRow,
@@ -67,7 +66,7 @@ def markdown_table(results: dict[str, EvaluationResult]) -> str:
         _line(["---", *["---:"] * (2 + len(results))]),
     ]
     per_method = [result.by_data_set("dice") for result in results.values()]
-    for group in (UNSEEN_SOURCE, UNSEEN_SUBJECT):
+    for group in GROUPS:
         names = list(first.by_data_set("dice", group))
         if not names:
             continue

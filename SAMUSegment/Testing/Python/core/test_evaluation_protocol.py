@@ -23,7 +23,8 @@ from samu_core.evaluation.protocol import (
     native_dice,
     select,
 )
-from samu_core.evaluation.results import UNSEEN_SOURCE, UNSEEN_SUBJECT, by_method
+from samu_core.evaluation.results import TRAINED_SUBJECT, UNSEEN_SOURCE, UNSEEN_SUBJECT, by_method
+from samu_core.evaluation.tables import markdown_table
 
 UNIT = (1.5, 1.5, 1.5)
 SMALL = Options(clicks=2, size=48, native=True, nsd=True)
@@ -47,7 +48,7 @@ def data(tmp_path):
 
 
 def make_case(name="case", boundary="visible", label_names=None):
-    return Case(name, "MR-T1", boundary, label_names or {}, "a/b", False, None, None)
+    return Case(name, "MR-T1", boundary, label_names or {}, "a/b", UNSEEN_SOURCE, None, None)
 
 
 # --- what is clicked
@@ -56,9 +57,19 @@ def make_case(name="case", boundary="visible", label_names=None):
 def test_manifest_rows_and_groups(data):
     cases = read_cases(data, "dev")
     assert [c.name for c in cases] == ["pair", "single"]  # not the training row, not the one without image
-    assert [c.trained_source for c in cases] == [True, False]
+    assert [c.group for c in cases] == [UNSEEN_SUBJECT, UNSEEN_SOURCE]
     assert cases[0].label_names == {1: "both_balls", 7: "speck"}
     assert [c.core_modality for c in cases] == ["MR", "CT"]
+
+
+def test_what_was_trained_on_is_not_called_unseen(data):
+    labels = np.zeros((30, 36, 40))
+    labels[10:20, 10:20, 10:20] = 1
+    write_volume(data, "elsewhere", labels, labels)  # the fixture's training row
+    found = by_method(evaluate(data, "train", {"model": NetworkMethod(HalfAsBright())}, options=SMALL))
+    assert found["model"].groups.keys() == {TRAINED_SUBJECT}
+    table = markdown_table(found)
+    assert f"| *{TRAINED_SUBJECT}: mean of 1* | 1 | 1 |" in table and "unseen" not in table
 
 
 def test_bad_data_directories_are_explained(tmp_path, data):
