@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from samu_core.bolder import bolder
 from samu_core.closer import finer_spacing, look_closer
 from samu_core.geometry import Volume
 from samu_core.prediction import Prediction
@@ -16,7 +17,7 @@ def look_again(
     volume: Volume, first: Prediction, look: Callable[[np.ndarray, float], Prediction]
 ) -> Prediction:
     """The first prediction, or a closer one of what is small (`look_closer`, which tells the arguments), or a
-    wider one of what is doubtful (`look_wider`)."""
+    wider one of what is doubtful (`look_wider`); with a bolder mask (`bolder`) if that is in doubt, too."""
     if finer_spacing(volume, first) is not None:
         return look_closer(volume, first, look)
-    return look_wider(first, look)
+    return bolder(look_wider(first, look))

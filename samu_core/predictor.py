@@ -49,7 +49,7 @@ class Predictor:
         region: leave the finest levels out where the coarse ones find nothing (probability under .02, the
             least threshold of the GUI); the logits there are -20. For the CPU; False decodes everywhere.
         second_look: look again, in a patch of finer voxels, at what is small, and in a wider one at what is
-            doubtful (`samu_core.looks`).
+            doubtful, and take more of what remains in doubt (`samu_core.looks`).
         fused: on a CPU, run the network in fused operations if they can be had here.
         on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
 

@@ -53,7 +53,9 @@ def add_arguments(parser):
     )
     parser.add_argument("--nsd", action="store_true", help="also normalised surface Dice at 2 mm (slower)")
     parser.add_argument(
-        "--one-look", action="store_true", help="no second look of the network at what is small or doubtful"
+        "--one-look",
+        action="store_true",
+        help="no second look of the network at what is small or doubtful, no bolder masks",
     )
     parser.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
     parser.add_argument(

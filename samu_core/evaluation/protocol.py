@@ -110,7 +110,7 @@ Progress = Callable[[protocol_cases.Case, int, int], None]
 
 class NetworkMethod:
     """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does, with its
-    second look at what is small or doubtful unless `second_look` is False.
+    second look at what is small or doubtful and its bolder masks unless `second_look` is False.
 
     It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine,
     and decodes the whole patch.
@@ -186,7 +186,7 @@ def evaluate_network(
 
     The network is put into eval mode for the time of the evaluation. `limit` (structures per data set) makes
     it quick and keeps all data sets; with the same seed the clicks are the same at every call. `second_look`:
-    with the second look at what is small or doubtful.
+    with the second look at what is small or doubtful, and bolder masks.
     """
     options = Options(clicks=clicks, seed=seed, size=size, spacing=spacing, deepest=deepest, limit=limit)
     training = network.training
