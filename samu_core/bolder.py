@@ -1,7 +1,7 @@
 """A bolder mask where the network is in doubt.
 
 Of what it knows little the network takes too little: most of its doubtful masks are a piece of the structure.
-The same logits hold more of it, at no cost in time. What it is sure of stays.
+The same logits hold more of it, without another look. What it is sure of stays.
 """
 
 from __future__ import annotations
