@@ -31,7 +31,8 @@ SMALL = Options(clicks=2, size=48, native=True, nsd=True)
 
 
 class HalfAsBright(torch.nn.Module):
-    """A network's interface with an answer that depends on the click: half as bright as its voxel."""
+    """A network's interface with an answer that depends on the click, and is sure: half as bright as its
+    voxel."""
 
     def encode(self, patch):
         return [patch]
@@ -39,7 +40,7 @@ class HalfAsBright(torch.nn.Module):
     def decode(self, features, prompt):
         image = features[0]
         d, h, w = (int(f * n) for f, n in zip(prompt.position[0].tolist(), image.shape[2:]))
-        return image - (image[0, 0, d, h, w] + image.median()) / 2
+        return 10 * (image - (image[0, 0, d, h, w] + image.median()) / 2)
 
 
 @pytest.fixture

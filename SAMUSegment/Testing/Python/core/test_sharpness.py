@@ -128,9 +128,8 @@ def test_the_predictor_and_the_evaluation_see_the_even_patch():
             return features
 
     volume, point = volume_of(noise()), (0.0, 0.0, 0.0)
-    prediction = Predictor(network=Mirror(), device="cpu", patch_size=SIZE, fused=False).predict(
-        volume, point
-    )
+    predictor = Predictor(network=Mirror(), device="cpu", patch_size=SIZE, fused=False, second_look=False)
+    prediction = predictor.predict(volume, point)
     wanted = sample_evenly(prediction.grid, volume)
     np.testing.assert_allclose(prediction.logits, normalize_patch(wanted), atol=1e-5)
     structure = Structure(1, "ball", (slice(19, 22),) * 3, np.ones((3, 3, 3), np.int32))
