@@ -49,6 +49,50 @@ def clicks_of(args: argparse.Namespace) -> Iterator[tuple]:
             yield case.source, patch, target
 
 
+def print_by_expectation(
+    description: str, measure: Callable, bounds: Sequence[float], header: Sequence[str], counted: str
+) -> None:
+    """What second thoughts about a mask give: the benchmark's main, with `add_click_arguments`.
+
+    Args:
+        measure: given (NetworkMethod of one look, ClickPatch, Target), returns a dict: "expected", the
+            overlap expected of the first mask; "dices", one per column of `header`; "taken", whether the
+            other counts.
+        bounds: of the expected overlap, for the rows of the first table; `counted` names the last one, of all
+            clicks in which the other counts. The second table is by data set.
+    """
+    from samu_core.commands.common import table
+    from samu_core.evaluation import protocol
+    from samu_core.weights import load_network
+
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    add_click_arguments(parser, clicks=2)
+    args = parser.parse_args()
+    method = protocol.NetworkMethod(load_network(args.model), second_look=False)
+    found: dict[str, list[dict]] = {}
+    for source, patch, target in clicks_of(args):
+        found.setdefault(source, []).append(measure(method, patch, target))
+    everything = [row for rows in found.values() for row in rows]
+    print(f"- {machine()}, float32; {len(everything)} clicks\n")
+    bins = {
+        f"expected {low:.2f} to {high:.2f}": [row for row in everything if low <= row["expected"] < high]
+        for low, high in zip(bounds, bounds[1:])
+    }
+    bins[counted] = [row for row in everything if row["taken"]]
+    print(table(_mean_rows(bins), ["first mask", "clicks", *header]), "\n")
+    print(table(_mean_rows(dict(sorted(found.items()))), ["data set", "clicks", *header]))
+
+
+def _mean_rows(groups: dict[str, list[dict]]) -> list[list[str]]:
+    """Cells of the groups that are not empty: name, clicks, mean of each of their dices."""
+    cells = []
+    for name, rows in groups.items():
+        if rows:
+            columns = zip(*(row["dices"] for row in rows))
+            cells.append([name, str(len(rows)), *(f"{statistics.fmean(column):.3f}" for column in columns)])
+    return cells
+
+
 def machine(threads: int | None = None) -> str:
     """One line: processor, threads, system, torch."""
     import torch
