@@ -51,7 +51,7 @@ def clicks_of(args: argparse.Namespace) -> Iterator[tuple]:
 
 def print_by_expectation(
     description: str, measure: Callable, bounds: Sequence[float], header: Sequence[str], counted: str
-) -> None:
+) -> list[dict]:
     """What second thoughts about a mask give: the benchmark's main, with `add_click_arguments`.
 
     Args:
@@ -60,6 +60,9 @@ def print_by_expectation(
             other counts.
         bounds: of the expected overlap, for the rows of the first table; `counted` names the last one, of all
             clicks in which the other counts. The second table is by data set.
+
+    Returns:
+        What was measured of every click.
     """
     from samu_core.commands.common import table
     from samu_core.evaluation import protocol
@@ -81,6 +84,7 @@ def print_by_expectation(
     bins[counted] = [row for row in everything if row["taken"]]
     print(table(_mean_rows(bins), ["first mask", "clicks", *header]), "\n")
     print(table(_mean_rows(dict(sorted(found.items()))), ["data set", "clicks", *header]))
+    return everything
 
 
 def _mean_rows(groups: dict[str, list[dict]]) -> list[list[str]]:

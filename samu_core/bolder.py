@@ -1,7 +1,8 @@
 """A bolder mask where the network is in doubt.
 
-Of what it knows little the network takes too little: most of its doubtful masks are a piece of the structure.
-The same logits hold more of it, without another look. What it is sure of stays.
+Where a click is answered much worse than others in the same structure, the mask is mostly a piece of it
+(docs/model.md, "What is wrong with the worst clicks"). The same logits hold more, without another look. What
+the network is sure of stays.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from samu_core.wider import LARGEST_GROWTH, is_expected, mask_volume
 
 # Expected overlap (samu_core.candidates) from which logits stay, and up to which they are raised by RAISE;
 # in between by a part of it, so that two like clicks have like masks (figures: benchmarks/README.md,
-# `bolder.py`). With more the larger mask of three (`candidates.STEP`) would reach below what the fast engine
-# knows.
+# `bolder.py`). Raised by as much, the larger mask of three (`candidates.STEP`) reaches to where the fast
+# engine stops knowing (RegionOfInterest.probability); only thresholds below .08 reach further.
 SURE, DOUBT, RAISE = 0.5, 0.4, 1.5
 
 
 def bolder(prediction: Prediction) -> Prediction:
-    """The prediction, its logits raised if it is in doubt.
+    """The prediction, or one of the same patch with raised logits if it is in doubt.
 
     Not where there is no mask, where the mask would grow more than LARGEST_GROWTH times, which leaks do, and
     in a patch wider than usual, which was not measured.
@@ -38,5 +39,5 @@ def bolder(prediction: Prediction) -> Prediction:
 
 
 def raise_for(expected: float) -> np.float32:
-    """What is added to the logits of a mask of which so much overlap is expected."""
+    """What is added to the logits of a mask of which so much overlap (0...1) is expected, 0...RAISE."""
     return np.float32(RAISE * np.clip((SURE - expected) / (SURE - DOUBT), 0.0, 1.0))

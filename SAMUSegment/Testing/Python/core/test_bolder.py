@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from samu_core import looks
 from samu_core.bolder import DOUBT, RAISE, SURE, bolder, raise_for
 from samu_core.candidates import LARGER, expected_iou, nested_masks
