@@ -16,6 +16,7 @@ from samu_core.engine import is_out_of_memory
 from samu_core.errors import VolumeError
 from samu_core.intensity import CT_GUESS_BELOW, CT_RANGE_HU, DARKER_THAN_OUTSIDE
 from samu_core.network.folded import FoldedNetwork, supports
+from samu_core.network.typical import Typical
 
 LOGGER = logging.getLogger(__name__)
 WARM_UP_RUNS = 3
@@ -100,6 +101,8 @@ class CudaEngine:
             self.position_pinned = torch.full((1, 3), 0.5, pin_memory=True)
             self.patch = torch.zeros(shape, device=self.device)
             self.position = torch.full((1, 3), 0.5, device=self.device)
+            self.bottom = len(network.config.channels) - 1
+            self.typical = Typical.unknown(shape[2:], self.bottom, self.device)
             self._capture()
 
     def _capture(self) -> None:
@@ -107,14 +110,14 @@ class CudaEngine:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # cuDNN chooses its plans, constants reach the device
             for _ in range(WARM_UP_RUNS):
-                self.network.decode(self.network.encode(self.patch), self.position)
+                self.network.decode(self.network.encode(self.patch), self.position, self.typical)
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.empty_cache()  # the graphs have memory of their own
         self.encoding, self.decoding = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.encoding, capture_error_mode="thread_local"):
             self.features = self.network.encode(self.patch)
         with torch.cuda.graph(self.decoding, capture_error_mode="thread_local"):
-            self.logits = self.network.decode(self.features, self.position)
+            self.logits = self.network.decode(self.features, self.position, self.typical)
 
     def agrees(self) -> bool:
         """Whether the graphs compute what the functions do that were captured."""
@@ -157,11 +160,23 @@ class CudaEngine:
 
     def decode(self, features: int, fraction_kji: np.ndarray) -> np.ndarray:
         """Logits (D, H, W) float32 for a click at (k, j, i) fractions of the patch."""
+        return self._decode(features, fraction_kji, None)
+
+    def decode_again(self, features: int, fraction_kji: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`decode`, with what is typical of a mask (D, H, W) bool of the clicked structure, which is not
+        empty."""
+        return self._decode(features, fraction_kji, torch.from_numpy(mask))
+
+    def _decode(self, features: int, fraction_kji: np.ndarray, mask: torch.Tensor | None) -> np.ndarray:
         if features != self.patches:
             raise ValueError("These features were overwritten by those of another patch; encode it again.")
         with torch.inference_mode(), torch.cuda.device(self.device):
             self.position_pinned[0].copy_(torch.as_tensor(np.asarray(fraction_kji, dtype=np.float32)))
             self.position.copy_(self.position_pinned, non_blocking=True)
+            known = None
+            if mask is not None:
+                known = Typical.of(mask.to(self.device), self.features[-1][0, 0], self.bottom)
+            self.typical.learn(known)
             self.decoding.replay()
             self.result.copy_(self.logits, non_blocking=True)
             torch.cuda.current_stream().synchronize()

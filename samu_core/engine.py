@@ -2,7 +2,8 @@
 
 This is the seam for other ways to run the same network: whatever offers `encode` and `decode` like
 TorchEngine can take its place in the Predictor. FusedEngine and CudaEngine do where they can. It may offer
-`encode_raw`, which normalises the patch itself, and `release`, which gives memory back between clicks.
+`encode_raw`, which normalises the patch itself, `decode_again`, which knows a mask of what was clicked, and
+`release`, which gives memory back between clicks.
 """
 
 from __future__ import annotations
@@ -222,11 +223,24 @@ class TorchEngine:
 
     def decode(self, features: Any, fraction_kji: np.ndarray) -> np.ndarray:
         """Logits (D, H, W) float32 for a click at (k, j, i) fractions of the patch."""
+        return self._decode(features, fraction_kji, None)
+
+    def decode_again(self, features: Any, fraction_kji: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """`decode`, with what is typical of a mask (D, H, W) bool of the clicked structure, which is not
+        empty; None where the network does not know what to do with it."""
+        torch = import_torch()
+        if not hasattr(self.network, "typical"):
+            return None
+        with torch.inference_mode():
+            typical = self.network.typical(features, torch.from_numpy(mask).to(self.device))
+        return self._decode(features, fraction_kji, typical)
+
+    def _decode(self, features: Any, fraction_kji: np.ndarray, typical: Any) -> np.ndarray:
         from samu_core.prompt import PointPrompt
 
         torch = import_torch()
         with torch.inference_mode(), self._autocast(torch):
-            prompt = PointPrompt.from_fraction(fraction_kji).to(self.device)
+            prompt = PointPrompt.from_fraction(fraction_kji, typical=typical).to(self.device)
             logits = self.network.decode(features, prompt)[0, 0]
         return np.ascontiguousarray(logits.float().cpu().numpy())
 
@@ -266,9 +280,19 @@ class FusedEngine:
 
     def decode(self, features: Any, fraction_kji: np.ndarray) -> np.ndarray:
         """Logits (D, H, W) float32 for a click at (k, j, i) fractions of the patch."""
+        return self._decode(features, fraction_kji, None)
+
+    def decode_again(self, features: Any, fraction_kji: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`decode`, with what is typical of a mask (D, H, W) bool of the clicked structure, which is not
+        empty."""
+        typical = self.fused.typical(features, import_torch().from_numpy(mask))
+        return self._decode(features, fraction_kji, typical)
+
+    def _decode(self, features: Any, fraction_kji: np.ndarray, typical: Any) -> np.ndarray:
         from samu_core.prompt import PointPrompt
 
-        return self.fused.decode(features, PointPrompt.from_fraction(fraction_kji), self.region).numpy()
+        prompt = PointPrompt.from_fraction(fraction_kji, typical=typical)
+        return self.fused.decode(features, prompt, self.region).numpy()
 
 
 def fused_engine(network: Any, device: str, precision: str, size: int, region: bool = False) -> Any:

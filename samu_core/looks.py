@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from samu_core.asking import DecodeAgain, ask_again
 from samu_core.bolder import bolder
 from samu_core.closer import finer_spacing, look_closer
 from samu_core.geometry import Volume
@@ -14,10 +15,16 @@ from samu_core.wider import look_wider
 
 
 def look_again(
-    volume: Volume, first: Prediction, look: Callable[[np.ndarray, float], Prediction]
+    volume: Volume,
+    first: Prediction,
+    look: Callable[[np.ndarray, float], Prediction],
+    decode_again: DecodeAgain | None = None,
 ) -> Prediction:
-    """The first prediction, or a closer one of what is small (`look_closer`, which tells the arguments), or a
-    wider one of what is doubtful (`look_wider`); with a bolder mask (`bolder`) if that is in doubt, too."""
+    """The first prediction, or one that knows the first mask (`ask_again`); of what is small then a closer
+    one (`look_closer`, which tells the arguments), of what is doubtful a wider one (`look_wider`); with a
+    bolder mask (`bolder`) if that is in doubt, too. Without `decode_again` nothing is asked again."""
+    if decode_again is not None:
+        first = ask_again(first, decode_again)
     if finer_spacing(volume, first) is not None:
         return look_closer(volume, first, look)
     return bolder(look_wider(first, look))

@@ -48,8 +48,9 @@ class Predictor:
             instead of one of its own. 0: every click has its own patch.
         region: leave the finest levels out where the coarse ones find nothing (probability under .02, the
             least threshold of the GUI); the logits there are -20. For the CPU; False decodes everywhere.
-        second_look: look again, in a patch of finer voxels, at what is small, and in a wider one at what is
-            doubtful, and take more of what remains in doubt (`samu_core.looks`).
+        second_look: ask again by what the mask holds, look again, in a patch of finer voxels, at what is
+            small, and in a wider one at what is doubtful, and take more of what remains in doubt
+            (`samu_core.looks`).
         fused: on a CPU, run the network in fused operations if they can be had here.
         on_notice: called with one line for the user, e.g. when the GPU's memory was too small.
 
@@ -116,8 +117,9 @@ class Predictor:
         cancelled: Callable[[], bool] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> Prediction:
-        """The logits of the structure at a point. What is small or doubtful is looked at twice, and the
-        result may be on the second patch, which is finer or wider (`samu_core.looks`).
+        """The logits of the structure at a point. The network is asked twice, the second time about what is
+        typical of its first mask; what is small or doubtful is looked at again, and the result may be on a
+        second patch, which is finer or wider (`samu_core.looks`).
 
         Args:
             volume: CT or MR.
@@ -140,7 +142,25 @@ class Predictor:
             first = self._look(volume, point, spacing, call)
             if not self._second_look:
                 return first
-            return look_again(volume, first, partial(self._second, volume, call))
+            second, again = partial(self._second, volume, call), partial(self._again, point, call)
+            return look_again(volume, first, second, again)
+
+    def _again(self, point: np.ndarray, call: Call, mask: np.ndarray) -> np.ndarray | None:
+        """Logits of the same click in the same patch, with what is typical of a mask; None where the engine
+        knows nothing of that, or its numbers fail it."""
+        # Not held by the caller: a second look frees it.
+        encoded, decode_again = self._encoded, getattr(self._engine, "decode_again", None)
+        if decode_again is None or encoded is None or encoded.features is None:
+            return None
+        try:
+            with call.stage("decode"):
+                logits = decode_again(encoded.features, encoded.grid.fraction_kji(point), mask)
+        except Exception as error:
+            if self._choice()[0] == "cpu" or not is_out_of_memory(error):
+                raise
+            return None  # the first answer is there
+        call.check()
+        return logits if logits is not None and np.isfinite(logits).all() else None
 
     def _second(self, volume: Volume, call: Call, point: np.ndarray, spacing: float) -> Prediction:
         """Another look, of which nothing is kept: with the first one's result it must fit in the memory that

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from samu_core.network.typical import Typical
+
 FIELD_OF_VIEW = 192.0  # mm: 128 voxels of 1.5 mm, what a patch covers at inference
 
 
@@ -25,11 +27,13 @@ class PointPrompt:
             same.
         views: so many of the samples, one after the other, show the same click in different parts of its
             patch, the first of them the part that holds it (`samu_core.training.windows`).
+        typical: what the decoder compares with in place of the clicked voxel; for a batch of one.
     """
 
     position: torch.Tensor
     span: float = 1.0
     views: int = 1
+    typical: Typical | None = None
 
     def __post_init__(self) -> None:
         if self.position.ndim != 2 or self.position.shape[1] != 3:
@@ -39,16 +43,22 @@ class PointPrompt:
             raise ValueError(f"PointPrompt.span must be positive, not {self.span}.")
 
     @classmethod
-    def from_fraction(cls, fraction_kji: Sequence[float], span: float = 1.0, device=None) -> PointPrompt:
+    def from_fraction(
+        cls,
+        fraction_kji: Sequence[float],
+        span: float = 1.0,
+        device=None,
+        typical: Typical | None = None,
+    ) -> PointPrompt:
         """A batch of one from a click in KJI fractions of the patch (`PatchGrid.fraction_kji`)."""
         import torch
 
         values = [float(value) for value in fraction_kji]
-        return cls(torch.tensor([values], dtype=torch.float32, device=device), span)
+        return cls(torch.tensor([values], dtype=torch.float32, device=device), span, typical=typical)
 
     def to(self, device) -> PointPrompt:
-        """The same prompt on another torch device."""
-        return PointPrompt(self.position.to(device), self.span, self.views)
+        """The same prompt on another torch device; what is typical stays where it is."""
+        return PointPrompt(self.position.to(device), self.span, self.views, self.typical)
 
     @property
     def position_in_field_of_view(self) -> torch.Tensor:

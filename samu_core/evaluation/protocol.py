@@ -22,6 +22,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from samu_core.asking import DecodeAgain
 from samu_core.engine import TorchEngine, fused_engine
 from samu_core.errors import SamuError
 from samu_core.evaluation import cases as protocol_cases
@@ -110,7 +111,8 @@ Progress = Callable[[protocol_cases.Case, int, int], None]
 
 class NetworkMethod:
     """A SAMU network as a method: threshold 0.5, then the clicked component, as the Predictor does, with its
-    second look at what is small or doubtful and its bolder masks unless `second_look` is False.
+    second question, its second look at what is small or doubtful and its bolder masks unless `second_look` is
+    False.
 
     It runs in the engine that the Predictor uses, in float32, so that figures do not depend on the machine,
     and decodes the whole patch.
@@ -122,8 +124,15 @@ class NetworkMethod:
 
     def logits(self, patch: ClickPatch) -> np.ndarray:
         """float32 KJI logits of the patch."""
+        return self._decoded(patch)[0]
+
+    def _decoded(self, patch: ClickPatch) -> tuple[np.ndarray, DecodeAgain | None]:
+        """`logits`, and how to ask for those that know a mask."""
         engine = self._engine(len(patch.raw))
-        return engine.decode(engine.encode(patch.normalized), patch.fraction_kji)
+        features = engine.encode(patch.normalized)
+        logits = engine.decode(features, patch.fraction_kji)
+        again = getattr(engine, "decode_again", None)
+        return logits, again and partial(again, features, patch.fraction_kji)
 
     def _engine(self, size: int) -> Any:
         if size not in self._engines:
@@ -139,9 +148,10 @@ class NetworkMethod:
         """The Prediction a user would get, kept with the patch."""
         key = ("prediction", id(self))
         if key not in patch.cache:
-            first = Prediction(self.logits(patch), patch.grid, patch.point_ras, inside=patch.inside)
+            logits, decode_again = self._decoded(patch)
+            first = Prediction(logits, patch.grid, patch.point_ras, inside=patch.inside)
             if self.second_look and patch.volume is not None:
-                first = look_again(patch.volume, first, partial(self.look_again, patch))
+                first = look_again(patch.volume, first, partial(self.look_again, patch), decode_again)
             patch.cache[key] = first
         return patch.cache[key]
 

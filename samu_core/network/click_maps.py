@@ -163,8 +163,11 @@ class ClickMaps(nn.Module):
 
 
 def _clicked(smoothed: torch.Tensor, prompt: PointPrompt) -> tuple[torch.Tensor, torch.Tensor]:
-    """The smoothed patch's value at the click, and its spread around it, (B,) each."""
+    """The smoothed patch's value at the click, or the typical one, and its spread around the click, (B,)
+    each."""
     clicked = sample_at(smoothed, prompt.position)[:, 0]
+    if prompt.typical is not None:
+        clicked = prompt.typical.instead_of_intensity(clicked)
     return clicked, local_spread(smoothed, prompt).to(clicked.dtype)
 
 

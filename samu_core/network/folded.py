@@ -29,6 +29,7 @@ from samu_core.network.click_maps import (
 from samu_core.network.fused.operations import folded_block
 from samu_core.network.prompt_attention import PromptAttention
 from samu_core.network.samu import SAMU
+from samu_core.network.typical import Typical
 from samu_core.prompt import PointPrompt
 
 
@@ -80,9 +81,12 @@ class FoldedNetwork(nn.Module):
             features.append(current)
         return [*features, smooth(patch)]
 
-    def decode(self, features: list[torch.Tensor], position: torch.Tensor) -> torch.Tensor:
-        """Logits (1, 1, D, H, W) float32 for a click at (1, 3) fractions of the patch."""
-        prompt = PointPrompt(position)
+    def decode(
+        self, features: list[torch.Tensor], position: torch.Tensor, typical: Typical | None = None
+    ) -> torch.Tensor:
+        """Logits (1, 1, D, H, W) float32 for a click at (1, 3) fractions of the patch, with what is `typical`
+        of the clicked structure where that is known."""
+        prompt = PointPrompt(position, typical=typical)
         *features, smoothed = features
         decoder = self.decoder
         encoded = decoder.prompt_encoder(prompt)
@@ -96,7 +100,10 @@ class FoldedNetwork(nn.Module):
 
     def _maps(self, smoothed: torch.Tensor, prompt: PointPrompt) -> list[torch.Tensor]:
         """`ClickMaps.forward`, maps in float32."""
-        clicked = sample_at(smoothed, prompt.position)[0, 0]
+        clicked = sample_at(smoothed, prompt.position)[0]
+        if prompt.typical is not None:
+            clicked = prompt.typical.instead_of_intensity(clicked)
+        clicked = clicked[0]
         spread = self._spread(smoothed, prompt.position)
         square = (smoothed[:, 0] - clicked).square()
         maps = [torch.exp(square * (-0.5 / width**2)) for width in WIDTHS]
@@ -132,7 +139,10 @@ class FoldedNetwork(nn.Module):
         """`PromptAttention.tokens` without copies from the host."""
         tokens = attention.to_level(encoded).transpose(1, 2)
         if attention.content is not None:
-            seen = attention.content(sample_at(features, prompt.position).float())
+            clicked = sample_at(features, prompt.position).float()
+            if prompt.typical is not None:
+                clicked = prompt.typical.instead_of_content(clicked[0], features)[None]
+            seen = attention.content(clicked)
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + attention.mix(tokens)
 

@@ -15,6 +15,7 @@ from samu_core.network.prompt_attention import (
     PromptAttention,
     PromptEncoder,
 )
+from samu_core.network.typical import Typical
 from samu_core.prompt import PointPrompt
 
 
@@ -188,6 +189,15 @@ class SAMU(nn.Module):
         are left out. ValueError as `decode_with_auxiliary`."""
         self._check(features, prompt)
         return self.decoder(features, prompt, self.config.auxiliary_level)[1]
+
+    def typical(self, features: list[torch.Tensor], mask: torch.Tensor) -> Typical:
+        """What is typical of a mask in the patch, for a prompt that asks again.
+
+        Args:
+            features: of `encode`, one patch.
+            mask: (D, H, W) bool. ValueError if it is empty or not of the patch's shape.
+        """
+        return Typical.of(mask, features[-1][0, 0].float(), len(self.config.channels) - 1)
 
     @staticmethod
     def _check(features: list[torch.Tensor], prompt: PointPrompt) -> None:

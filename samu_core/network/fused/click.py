@@ -77,6 +77,8 @@ class ClickMapsOfOne:
         self.buffers = buffers
         batch = smoothed[None, None]
         clicked, deviation = sample_one(batch, prompt.position[0].tolist()), local_spread(batch, prompt)
+        if prompt.typical is not None:
+            clicked = prompt.typical.instead_of_intensity(clicked)
         self.clicked, spread = float(clicked), float(deviation)
         widths = [*WIDTHS, *(factor * spread for factor in LOCAL_WIDTHS)]
         self.scales = torch.tensor([-0.5 / width**2 for width in widths])[:, None, None, None]

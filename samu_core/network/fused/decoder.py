@@ -12,6 +12,7 @@ from samu_core.network.fused.click import SLAB, Box, ClickJoin, ClickMapsOfOne
 from samu_core.network.fused.encoder import COARSE_SLAB, Features
 from samu_core.network.fused.operations import Convolution, UpConvolution, folded_block, voxels_of
 from samu_core.network.fused.tokens import TokenReader, sample_one
+from samu_core.network.typical import FINEST_LEVEL
 from samu_core.prompt import PointPrompt
 
 # Logit where a box left the network out: no threshold that can be chosen reaches it.
@@ -260,7 +261,10 @@ class _Click:
     def gates(self, level: int, features: torch.Tensor, fraction: Sequence[float], shape) -> Gates:
         """The gates of a level of that `shape`; what is clicked are its features (1, C, d, h, w) at a
         `fraction` of their own extent."""
-        reading = self.parts.readers[level](self.encoded, sample_one(features, fraction))
+        clicked = sample_one(features, fraction)
+        if self.prompt.typical is not None and level >= FINEST_LEVEL:  # finer ones may be parts of a level
+            clicked = self.prompt.typical.instead_of_content(clicked, features)
+        reading = self.parts.readers[level](self.encoded, clicked)
         return Gates(reading, shape, self.prompt)
 
 

@@ -8,6 +8,7 @@ from samu_core.network.fused.buffers import Buffers, keep_freed_memory
 from samu_core.network.fused.decoder import FusedDecoder
 from samu_core.network.fused.encoder import Features, FusedEncoder
 from samu_core.network.fused.region import RegionOfInterest
+from samu_core.network.typical import Typical
 from samu_core.prompt import PointPrompt
 
 
@@ -35,6 +36,11 @@ class FusedNetwork:
     def encode(self, patch: torch.Tensor) -> Features:
         """(D, H, W) float32, normalised, edges multiples of 32 -> features for any click in it."""
         return self.encoder(patch)
+
+    @torch.inference_mode()
+    def typical(self, features: Features, mask: torch.Tensor) -> Typical:
+        """What is typical of a mask (D, H, W) bool in the patch; ValueError if that is empty."""
+        return Typical.of(mask, features.smoothed, self.decoder.parts.bottom)
 
     @torch.inference_mode()
     def decode(
