@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Optional
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from samu_core.wider import is_expected
 # benchmarks/README.md, `asking.py`.
 LEAST_VOXELS, LESS_SURE = 8, 0.1
 
-DecodeAgain = Callable[[np.ndarray], "np.ndarray | None"]
+DecodeAgain = Callable[[np.ndarray], Optional[np.ndarray]]
 
 
 def ask_again(first: Prediction, decode_again: DecodeAgain) -> Prediction:

@@ -203,6 +203,8 @@ class TorchEngine:
         self.network = network
         self.device = device
         self.precision = precision
+        if not hasattr(network, "typical"):
+            self.decode_again = None
         network.eval()
         network.to(device)
         # oneDNN and cuDNN both convolve channels-last data without repacking it. Not by network.to(),
@@ -225,12 +227,10 @@ class TorchEngine:
         """Logits (D, H, W) float32 for a click at (k, j, i) fractions of the patch."""
         return self._decode(features, fraction_kji, None)
 
-    def decode_again(self, features: Any, fraction_kji: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    def decode_again(self, features: Any, fraction_kji: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`decode`, with what is typical of a mask (D, H, W) bool of the clicked structure, which is not
-        empty; None where the network does not know what to do with it."""
+        empty. Not offered (None) where the network does not know what to do with it."""
         torch = import_torch()
-        if not hasattr(self.network, "typical"):
-            return None
         with torch.inference_mode():
             typical = self.network.typical(features, torch.from_numpy(mask).to(self.device))
         return self._decode(features, fraction_kji, typical)

@@ -22,9 +22,13 @@ def look_again(
 ) -> Prediction:
     """The first prediction, or one that knows the first mask (`ask_again`); of what is small then a closer
     one (`look_closer`, which tells the arguments), of what is doubtful a wider one (`look_wider`); with a
-    bolder mask (`bolder`) if that is in doubt, too. Without `decode_again` nothing is asked again."""
-    if decode_again is not None:
-        first = ask_again(first, decode_again)
-    if finer_spacing(volume, first) is not None:
-        return look_closer(volume, first, look)
-    return bolder(look_wider(first, look))
+    bolder mask (`bolder`) if that is in doubt, too. Without `decode_again` nothing is asked again.
+
+    A wider look is taken where the first answer is in doubt, and counts if it is surer than that: the second
+    answer is surer of what the first one found, right or wrong.
+    """
+    second = first if decode_again is None else ask_again(first, decode_again)
+    if finer_spacing(volume, second) is not None:
+        return look_closer(volume, second, look)
+    wider = look_wider(first, look)
+    return bolder(second if wider is first else wider)

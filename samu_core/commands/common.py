@@ -85,8 +85,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--one-look",
         action="store_true",
-        help="do not look again, in finer voxels at what is small, in a wider patch at what is doubtful, "
-        "and take no more of what remains in doubt",
+        help="do not ask again by what the first mask holds, nor look again, in finer voxels "
+        "at what is small, in a wider patch at what is doubtful, and take no more of what remains in doubt",
     )
 
 

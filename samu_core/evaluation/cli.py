@@ -55,7 +55,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--one-look",
         action="store_true",
-        help="no second look of the network at what is small or doubtful, no bolder masks",
+        help="no second question and no second look of the network at what is small or doubtful, "
+        "no bolder masks",
     )
     parser.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
     parser.add_argument(

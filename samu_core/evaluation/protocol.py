@@ -124,15 +124,16 @@ class NetworkMethod:
 
     def logits(self, patch: ClickPatch) -> np.ndarray:
         """float32 KJI logits of the patch."""
-        return self._decoded(patch)[0]
+        return self.first(patch)[0].logits
 
-    def _decoded(self, patch: ClickPatch) -> tuple[np.ndarray, DecodeAgain | None]:
-        """`logits`, and how to ask for those that know a mask."""
+    def first(self, patch: ClickPatch) -> tuple[Prediction, DecodeAgain | None]:
+        """The network's first answer, and how to ask again by a mask (`samu_core.asking`)."""
         engine = self._engine(len(patch.raw))
         features = engine.encode(patch.normalized)
         logits = engine.decode(features, patch.fraction_kji)
         again = getattr(engine, "decode_again", None)
-        return logits, again and partial(again, features, patch.fraction_kji)
+        first = Prediction(logits, patch.grid, patch.point_ras, inside=patch.inside)
+        return first, again and partial(again, features, patch.fraction_kji)
 
     def _engine(self, size: int) -> Any:
         if size not in self._engines:
@@ -148,8 +149,7 @@ class NetworkMethod:
         """The Prediction a user would get, kept with the patch."""
         key = ("prediction", id(self))
         if key not in patch.cache:
-            logits, decode_again = self._decoded(patch)
-            first = Prediction(logits, patch.grid, patch.point_ras, inside=patch.inside)
+            first, decode_again = self.first(patch)
             if self.second_look and patch.volume is not None:
                 first = look_again(patch.volume, first, partial(self.look_again, patch), decode_again)
             patch.cache[key] = first

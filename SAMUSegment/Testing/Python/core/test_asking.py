@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from test_fused import CLICKS, SIZE, bfloat16_or_skip, difference, fuse, make_network, make_patch
-from test_wider import LESS_SURE, SURE, UNSURE, ball
+from test_wider import LESS_SURE, SURE, UNSURE, ball, in_doubt
 
 torch = pytest.importorskip("torch")
 
@@ -117,9 +117,8 @@ def test_a_network_that_knows_no_masks_is_not_asked_again():
         def decode(self, features, prompt):
             return features
 
-    engine = TorchEngine(Plain(), "cpu", "float32")
-    patch = np.zeros((32,) * 3, np.float32)
-    assert engine.decode_again(engine.encode(patch), np.full(3, 0.5), patch == 0) is None
+    assert TorchEngine(Plain(), "cpu", "float32").decode_again is None
+    assert TorchEngine(make_network(), "cpu", "float32").decode_again is not None
 
 
 def test_the_second_answer_counts_unless_it_is_clearly_less_sure():
@@ -152,14 +151,25 @@ def test_what_has_hardly_a_voxel_is_typical_of_nothing():
         assert ask_again(prediction, never) is prediction
 
 
-def test_looks_are_judged_by_the_second_answer():
+def test_a_wider_look_is_judged_by_the_first_answer():
     volume = Volume(np.zeros((96, 96, 96), np.float32), np.diag([1.5, 1.5, 1.5, 1.0]))
+    asked = []
 
-    def never(point, spacing):
-        raise AssertionError("looked again")
+    def look(point, spacing):
+        asked.append(spacing)
+        return wide
 
-    found = looks.look_again(volume, ball(UNSURE), never, lambda mask: ball(SURE).logits)
-    assert np.array_equal(found.logits, ball(SURE).logits)
+    def sure(mask):
+        return ball(SURE, 22.0).logits
+
+    wide = ball(SURE, 24.0, 2.4)
+    assert looks.look_again(volume, in_doubt(), look, sure) is wide, "though the second answer is sure"
+    wide = ball(-1.0, spacing=2.4)
+    found = looks.look_again(volume, in_doubt(), look, sure)
+    assert np.array_equal(found.logits, ball(SURE, 22.0).logits)
+    assert asked == [pytest.approx(2.4)] * 2
+    found = looks.look_again(volume, ball(LESS_SURE), look, sure)
+    assert np.array_equal(found.logits, ball(SURE, 22.0).logits) and len(asked) == 2
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -176,6 +186,7 @@ def test_the_predictor_asks_again_in_the_same_patch(fused, monkeypatch):
     monkeypatch.setattr(looks, "ask_again", remember)
     monkeypatch.setattr(looks, "finer_spacing", lambda *_: None)
     monkeypatch.setattr(looks, "look_wider", lambda first, look: first)
+    monkeypatch.setattr(looks, "bolder", lambda first: first)
     predictor, stages = Predictor(network=network, device="cpu", patch_size=SIZE, fused=fused), []
     predictor.predict(volume, (48.0,) * 3, progress=stages.append)
     assert stages.count("encode") == 1 and stages.count("decode") == 2
