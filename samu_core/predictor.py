@@ -152,6 +152,7 @@ class Predictor:
         encoded, decode_again = self._encoded, getattr(self._engine, "decode_again", None)
         if decode_again is None or encoded is None or encoded.features is None:
             return None
+        return_freed_memory()  # what judging the mask took
         try:
             with call.stage("decode"):
                 logits = decode_again(encoded.features, encoded.grid.fraction_kji(point), mask)
@@ -159,6 +160,7 @@ class Predictor:
             if self._choice()[0] == "cpu" or not is_out_of_memory(error):
                 raise
             return None  # the first answer is there
+        return_freed_memory()
         call.check()
         return logits if logits is not None and np.isfinite(logits).all() else None
 

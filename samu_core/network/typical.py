@@ -47,9 +47,12 @@ class Typical:
         """
         if mask.shape != smoothed.shape or not mask.any():
             raise ValueError(f"A mask of the patch is needed, {tuple(smoothed.shape)} with voxels in it.")
-        shares, current = {}, mask.to(torch.float32)[None]
+        count = mask.view(torch.uint8)  # 1 to 8 voxels of 2^3, a quarter of the memory of their mean
+        count = count[0::2] + count[1::2]
+        count = count[:, 0::2] + count[:, 1::2]
+        shares, current = {}, (count[..., 0::2] + count[..., 1::2]).float()[None]
         for level in range(1, coarsest + 1):
-            current = halved(current)
+            current = current if level == 1 else halved(current)
             if level >= FINEST_LEVEL:
                 shares[current.numel()] = (current / current.sum()).flatten()
         return cls(smoothed[mask].median()[None].float(), shares)
