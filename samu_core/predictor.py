@@ -160,6 +160,8 @@ class Predictor:
             if self._choice()[0] == "cpu" or not is_out_of_memory(error):
                 raise
             return None  # the first answer is there
+        if hasattr(self._engine, "release"):
+            self._engine.release()  # judging both answers takes memory, too
         return_freed_memory()
         call.check()
         return logits if logits is not None and np.isfinite(logits).all() else None
