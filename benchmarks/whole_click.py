@@ -36,7 +36,13 @@ class BallEngine:
 
     def decode(self, features, fraction_kji):
         """The engine's time; a ball's logits, prepared once because every click is the patch's centre."""
-        logits = self.engine.decode(features, fraction_kji)
+        return self._ball_in(self.engine.decode(features, fraction_kji))
+
+    def decode_again(self, features, fraction_kji, mask):
+        """As `decode`, with what is typical of the mask."""
+        return self._ball_in(self.engine.decode_again(features, fraction_kji, mask))
+
+    def _ball_in(self, logits):
         if not hasattr(self, "ball"):
             axis = np.arange(self.size) - (self.size - 1) / 2
             square = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2

@@ -144,10 +144,13 @@ def test_what_has_hardly_a_voxel_is_typical_of_nothing():
     def never(mask):
         raise AssertionError("asked again")
 
-    small = ball(SURE, 1.5)
-    assert 0 < (small.logits > 0).sum() <= LEAST_VOXELS
-    first = ball(SURE, 0.0 if (small.logits > 0).sum() == LEAST_VOXELS else 1.5)
-    for prediction in (first, ball(-1.0)):
+    just_enough = ball(SURE, 1.5)
+    assert (just_enough.logits > 0).sum() == LEAST_VOXELS
+    with pytest.raises(AssertionError, match="asked again"):
+        ask_again(just_enough, never)
+    fewer = ball(SURE, 1.5)
+    fewer.logits[tuple(np.argwhere(fewer.logits > 0)[0])] = -20.0
+    for prediction in (fewer, ball(-1.0)):
         assert ask_again(prediction, never) is prediction
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_asking import asked, bright_part
 from test_fused import CLICKS, SIZE, difference, make_network, make_patch, plain
 
 torch = pytest.importorskip("torch")
@@ -119,11 +120,14 @@ def test_graphs_agree_with_the_plain_network(precision):
     network, patch = make_network(), make_patch()
     engine = cuda_engine(network, "cuda", precision, SIZE)
     assert engine is not None
-    features = engine.encode(patch.numpy())
+    features, mask = engine.encode(patch.numpy()), bright_part(patch)
     for click in CLICKS:
         logits = torch.from_numpy(engine.decode(features, np.array(click)))
         limit = 1e-3 if precision == "float32" else 0.03  # TF32 convolutions
         assert difference(logits, plain(network, patch, click)[0]) <= limit
+        again = torch.from_numpy(engine.decode_again(features, np.array(click), mask.numpy()))
+        assert difference(again, asked(network, patch, click, mask)) <= limit
+        assert torch.equal(torch.from_numpy(engine.decode(features, np.array(click))), logits)
     engine.encode(patch.numpy() * 2)
     with pytest.raises(ValueError, match="overwritten"):
         engine.decode(features, np.array(CLICKS[0]))
