@@ -19,7 +19,7 @@ from samu_core.wider import is_expected
 
 # Voxels of the patch from which a mask is typical of something. And by how much less overlap (of
 # samu_core.candidates) the second answer may expect than the first and still be the result; figures:
-# docs/model.md.
+# benchmarks/README.md, `asking.py`.
 LEAST_VOXELS, LESS_SURE = 8, 0.1
 
 DecodeAgain = Callable[[np.ndarray], Optional[np.ndarray]]
