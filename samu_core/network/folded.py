@@ -141,7 +141,7 @@ class FoldedNetwork(nn.Module):
         if attention.content is not None:
             clicked = sample_at(features, prompt.position).float()
             if prompt.typical is not None:
-                clicked = prompt.typical.instead_of_content(clicked[0], features)[None]
+                clicked = prompt.typical.instead_of_content(clicked, features)
             seen = attention.content(clicked)
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + attention.mix(tokens)

@@ -98,7 +98,7 @@ class PromptAttention(nn.Module):
         if self.content is not None:
             clicked = sample_at(features, prompt.position[:: prompt.views], prompt.views)
             if prompt.typical is not None:
-                clicked = prompt.typical.instead_of_content(clicked[0].float(), features)[None]
+                clicked = prompt.typical.instead_of_content(clicked.float(), features)
             seen = self.content(clicked.float()).repeat_interleave(prompt.views, 0)
             tokens = torch.stack([tokens[:, 0] + seen, tokens[:, 1]], dim=1)
         return tokens + self.mix(tokens)

@@ -81,18 +81,21 @@ class Typical:
         return intensity if self.amount is None else torch.lerp(clicked, intensity, self.amount)
 
     def instead_of_content(self, clicked: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """(C,) float32: a level's mean features over the mask in place of the `clicked` ones, which stay on
-        levels finer than FINEST_LEVEL.
+        """A level's mean features over the mask in place of the `clicked` ones, which stay on levels finer
+        than FINEST_LEVEL.
 
         Args:
-            clicked: (C,) float32. features: (1, C, d, h, w), the level's.
+            clicked: (C,) or (1, C) float32. features: (1, C, d, h, w), the level's.
+
+        Returns:
+            as many float32.
         """
         share = self.shares.get(features[0, 0].numel())
         if share is None:
             return clicked
         # Voxels in rows, as channels-last memory holds them: nothing is copied but to float32.
         voxels = features[0].permute(1, 2, 3, 0).reshape(len(share), -1)
-        content = torch.mv(voxels.float().t(), share)
+        content = torch.mv(voxels.float().t(), share).view_as(clicked)
         return content if self.amount is None else torch.lerp(clicked, content, self.amount)
 
 

@@ -55,6 +55,9 @@ class PhaseSettings:
         kept_statistics: keep those that the phase begins with unmeasured, whatever `fixed_statistics` says.
         echoes: steps on an earlier batch, mirrored and with other windows, after each new one: for a GPU that
             is faster than the processors that draw its samples.
+        asked_again: decode every click a second time, by what its first mask holds (again.py), and judge both
+            answers.
+        kept_encoder: the encoder stays as it is, which spares its gradients.
         statistics_size: edge length of the patches that `fixed_statistics` are measured on, with the
             spacing that makes them as wide as inference's; 0 is the phase's own batches.
     """
@@ -73,6 +76,8 @@ class PhaseSettings:
     kept_statistics: bool = False
     statistics_size: int = 0
     echoes: int = 0
+    asked_again: bool = False
+    kept_encoder: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import distributed, nn
 from samu_core.errors import SamuError
 from samu_core.network import SAMU, SAMUConfig
 from samu_core.prompt import PointPrompt
+from samu_core.training.again import TypicalOfClicks
 from samu_core.training.losses import coarse_loss, samu_loss
 from samu_core.training.normalisation import (
     fold_fixed_statistics,
@@ -164,7 +165,7 @@ class Trainer:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm3d):
                     module.eval()
-        loss, dice = self._loss(batch, phase is not None and phase.coarse)
+        loss, dice = self._loss(batch, phase)
         if self.step % settings.accumulate == 0:
             self.optimizer.zero_grad()
         (loss / settings.accumulate).backward()
@@ -186,8 +187,9 @@ class Trainer:
                 LOGGER.warning("%d steps without a finite gradient in %d batches", self.skipped, self.step)
         self._update_ema()
 
-    def _loss(self, batch: Batch, coarse: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, and the Dice of every sample; of the auxiliary head's mask in coarse training."""
+    def _loss(self, batch: Batch, phase: PhaseSettings | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss, and the Dice of every sample; of the auxiliary head's mask in coarse training, of both
+        answers where clicks are asked again."""
         network = self.network
         patch = batch.patch.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
         target = batch.target.to(self.device, non_blocking=True)
@@ -198,14 +200,22 @@ class Trainer:
             far = target if batch.far else None
             window = Window.around(prompt, patch.shape[2], batch.window, level, far)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
-            if coarse:
+            if phase is not None and phase.coarse:
                 network.encoder.levels[:level].eval()
                 features = repeated(network.encode(patch, level), batch.clicks, level, self.shared)
-                auxiliary = network.decode_auxiliary(features, prompt)
-            else:
-                features = repeated(network.encode(patch), batch.clicks, level if window else 0, self.shared)
-                logits, auxiliary = network.decode_with_auxiliary(features, prompt, window)
-        return coarse_loss(auxiliary, target) if coarse else samu_loss(logits, auxiliary, target, window)
+                return coarse_loss(network.decode_auxiliary(features, prompt), target)
+            kept = len(network.encoder.levels) if phase is not None and phase.kept_encoder else 0
+            network.encoder.levels[:kept].eval()
+            first = level if window else 0
+            features = repeated(network.encode(patch, kept), batch.clicks, first, self.shared)
+            answers = [network.decode_with_auxiliary(features, prompt, window)]
+            if phase is not None and phase.asked_again:
+                coarsest = len(network.config.channels) - 1
+                typical = TypicalOfClicks.of(*answers[0], features[-1], coarsest, window)
+                again = replace(prompt, typical=typical)
+                answers.append(network.decode_with_auxiliary(features, again, window))
+        losses, dice = zip(*[samu_loss(*answer, target, window) for answer in answers])
+        return sum(losses) / len(losses), torch.cat(dice)
 
     def _average_over_ranks(self) -> None:
         """Gradients, and the statistics of the normalisation, become the mean over the ranks."""
