@@ -32,6 +32,8 @@ def import_torch() -> Any:
     # and 20 for its region, which differ from click to click; making those anew takes 5 ms (benchmarks/
     # README.md). oneDNN reads this when it computes first.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "72")
+    # MKL's matrix products keep what they have worked in, some 15 MiB, for the next ones; here those are few.
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     try:
         with _without_collection():
             import torch

@@ -330,8 +330,9 @@ class Predictor:
                 self._spare()
         self._load(call)
         if encoded.features is None:
-            # The old features go first: both together may not fit.
+            # The old features go first, and what the last mask took: all together may not fit.
             self._encoded = None
+            return_freed_memory()
             with call.stage("encode"):
                 if normalized is None:  # the engine normalises on its device
                     encoded.features = self._engine.encode_raw(encoded.patch, encoded.modality)
