@@ -178,3 +178,16 @@ predictor.predict(volume, (20, 20, 20), progress=stages.append)
 sys.exit(stages != ["load", "sample", "normalize", "load", "encode", "decode"])
 """
     assert run(code) == 0
+
+
+def test_libraries_are_told_to_keep_little_memory_unless_they_were_told_otherwise():
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "MKL_DISABLE_FAST_MM")
+    code = f"""
+import os, sys
+os.environ["{names[0]}"] = "5"
+os.environ.pop("{names[1]}", None)
+from samu_core.engine import import_torch
+import_torch()
+sys.exit([os.environ[name] for name in {names}] != ["5", "1"])
+"""
+    assert run(code) == 0
