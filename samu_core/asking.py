@@ -15,12 +15,12 @@ import numpy as np
 
 from samu_core.candidates import AS_FOUND, expected_iou, nested_masks
 from samu_core.prediction import Prediction
+from samu_core.prompt import TYPICAL_VOXELS
 from samu_core.wider import is_expected
 
-# Voxels of the patch from which a mask is typical of something. And by how much less overlap (of
-# samu_core.candidates) the second answer may expect than the first and still be the result; figures:
-# benchmarks/README.md, `asking.py`.
-LEAST_VOXELS, LESS_SURE = 8, 0.1
+# By how much less overlap (of samu_core.candidates) the second answer may expect than the first and still be
+# the result; figures: benchmarks/README.md, `asking.py`.
+LESS_SURE = 0.1
 
 DecodeAgain = Callable[[np.ndarray], Optional[np.ndarray]]
 
@@ -38,7 +38,7 @@ def ask_again(first: Prediction, decode_again: DecodeAgain) -> Prediction:
         clearly less overlap or has no mask.
     """
     mask = nested_masks(first, names=(AS_FOUND,))[AS_FOUND]
-    if np.count_nonzero(mask) < LEAST_VOXELS:
+    if np.count_nonzero(mask) < TYPICAL_VOXELS:
         return first
     logits = decode_again(mask)
     if logits is None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from samu_core.network.typical import Typical
 
 FIELD_OF_VIEW = 192.0  # mm: 128 voxels of 1.5 mm, what a patch covers at inference
+TYPICAL_VOXELS = 8  # of the patch, from which a mask is typical of something
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from samu_core.asking import LEAST_VOXELS
 from samu_core.network.averages import halved
 from samu_core.network.typical import FINEST_LEVEL
+from samu_core.prompt import TYPICAL_VOXELS
 from samu_core.training.windows import Window
 
 # Added to the first logits, uniformly per click: masks at inference are a little smaller or larger than what
@@ -69,7 +69,7 @@ class TypicalOfClicks:
             held = (auxiliary.float() + raised > 0)[:, 0].float()
             for share, mask, corner in zip(held, halved(halved(fine.float())), window.corners[::views]):
                 share[tuple(slice(low + RIM, low + window.size - RIM) for low in corner)] = mask
-        amount = (fine.flatten(1).sum(1) >= LEAST_VOXELS).float()
+        amount = (fine.flatten(1).sum(1) >= TYPICAL_VOXELS).float()
         medians = [
             values[mask].median() if known else values.new_zeros(())
             for values, mask, known in zip(seen, fine, amount.tolist())

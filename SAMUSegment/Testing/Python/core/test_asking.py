@@ -10,7 +10,7 @@ from test_wider import LESS_SURE, SURE, UNSURE, ball, in_doubt
 torch = pytest.importorskip("torch")
 
 from samu_core import looks  # noqa: E402
-from samu_core.asking import LEAST_VOXELS, ask_again  # noqa: E402
+from samu_core.asking import ask_again  # noqa: E402
 from samu_core.candidates import expected_iou  # noqa: E402
 from samu_core.engine import FusedEngine, TorchEngine  # noqa: E402
 from samu_core.geometry import Volume  # noqa: E402
@@ -18,7 +18,7 @@ from samu_core.network.averages import smooth  # noqa: E402
 from samu_core.network.folded import FoldedNetwork  # noqa: E402
 from samu_core.network.typical import FINEST_LEVEL, Typical  # noqa: E402
 from samu_core.predictor import Predictor  # noqa: E402
-from samu_core.prompt import PointPrompt  # noqa: E402
+from samu_core.prompt import TYPICAL_VOXELS, PointPrompt  # noqa: E402
 
 
 def bright_part(patch):
@@ -145,7 +145,7 @@ def test_what_has_hardly_a_voxel_is_typical_of_nothing():
         raise AssertionError("asked again")
 
     just_enough = ball(SURE, 1.5)
-    assert (just_enough.logits > 0).sum() == LEAST_VOXELS
+    assert (just_enough.logits > 0).sum() == TYPICAL_VOXELS
     with pytest.raises(AssertionError, match="asked again"):
         ask_again(just_enough, never)
     fewer = ball(SURE, 1.5)
