@@ -327,7 +327,6 @@ class Predictor:
         if encoded.features is None and not hasattr(self._engine, "encode_raw"):
             with call.stage("normalize"):
                 normalized = normalize_patch(encoded.patch, encoded.modality)
-                self._spare()
         self._load(call)
         if encoded.features is None:
             # The old features go first, and what the last mask took: all together may not fit.

@@ -28,7 +28,8 @@ class PointPrompt:
             same.
         views: so many of the samples, one after the other, show the same click in different parts of its
             patch, the first of them the part that holds it (`samu_core.training.windows`).
-        typical: what the decoder compares with in place of the clicked voxel; for a batch of one.
+        typical: what the decoder compares with in place of the clicked voxel; for a batch of one, or, in
+            training, `samu_core.training.again.TypicalOfClicks`.
     """
 
     position: torch.Tensor

@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 from samu_core.network.averages import halved
 from samu_core.network.typical import FINEST_LEVEL
 from samu_core.prompt import TYPICAL_VOXELS
-from samu_core.training.windows import Window
+from samu_core.training.windows import SEEN_FROM, Window
 
 # Added to the first logits, uniformly per click: masks at inference are a little smaller or larger than what
 # the network says, too (samu_core/bolder.py), and worse than those of its training images.
 RAISES = (-0.5, 1.5)
-RIM = 1  # voxels of the auxiliary level along a window's faces that feel the end of the convolutions
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,24 +49,24 @@ class TypicalOfClicks:
         """What is typical of first answers, whose logits are raised by a random number each.
 
         Args:
-            logits, auxiliary: of the decoder. With a `window`, masks are as fine as the logits within the
-                view that holds the click, and as coarse as the auxiliary head elsewhere; intensities are
-                those of that view.
+            logits: (clicks, 1, D, H, W), with a `window` (clicks * views, 1, n, n, n).
+            auxiliary: (clicks, 1, D / 4, H / 4, W / 4), at FINEST_LEVEL.
             smoothed: (clicks, 1, D, H, W). coarsest: number of the last level.
+            window: masks are then as fine as the logits in the inner part of the view that holds the click,
+                and as coarse as the auxiliary head elsewhere; intensities are those of that part.
         """
-        low, high = RAISES
-        raised = low + (high - low) * torch.rand(len(auxiliary), 1, 1, 1, 1, device=auxiliary.device)
+        least, most = RAISES
+        raised = least + (most - least) * torch.rand(len(auxiliary), 1, 1, 1, 1, device=auxiliary.device)
         if window is None:
             fine = (logits.float() + raised > 0)[:, 0]
             seen, held = smoothed[:, 0].float(), halved(halved(fine.float()))
         else:
-            views, rim = window.prompt.views, RIM << window.level
-            inner = (slice(None), 0, *[slice(rim, -rim)] * 3)
-            fine = (logits[::views].float() + raised > 0)[inner]
-            seen = window.crop(smoothed, 0)[::views][inner].float()
+            views, rim = window.prompt.views, SEEN_FROM >> window.level
+            fine = window.inner(logits[::views].float() + raised > 0)[:, 0]
+            seen = window.inner(window.crop(smoothed, 0)[::views])[:, 0].float()
             held = (auxiliary.float() + raised > 0)[:, 0].float()
             for share, mask, corner in zip(held, halved(halved(fine.float())), window.corners[::views]):
-                share[tuple(slice(low + RIM, low + window.size - RIM) for low in corner)] = mask
+                share[tuple(slice(start + rim, start + window.size - rim) for start in corner)] = mask
         amount = (fine.flatten(1).sum(1) >= TYPICAL_VOXELS).float()
         medians = [
             values[mask].median() if known else values.new_zeros(())
@@ -99,7 +97,7 @@ def _shares(held: torch.Tensor, coarsest: int) -> dict[int, torch.Tensor]:
     """Shares of masks of which each voxel of level FINEST_LEVEL `held` (clicks, d, h, w) so much, 0...1."""
     shares = {}
     for level in range(FINEST_LEVEL, coarsest + 1):
-        held = held if level == FINEST_LEVEL else functional.avg_pool3d(held[:, None], 2)[:, 0]
+        held = held if level == FINEST_LEVEL else halved(held)
         flat = held.flatten(1)
         shares[flat.shape[1]] = flat / flat.sum(1, keepdim=True).clamp(min=1e-6)
     return shares

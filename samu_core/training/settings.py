@@ -56,7 +56,7 @@ class PhaseSettings:
         echoes: steps on an earlier batch, mirrored and with other windows, after each new one: for a GPU that
             is faster than the processors that draw its samples.
         asked_again: decode every click a second time, by what its first mask holds (again.py), and judge both
-            answers.
+            answers; nothing with `coarse`, which has no mask to ask by.
         kept_encoder: the encoder stays as it is, which spares its gradients.
         statistics_size: edge length of the patches that `fixed_statistics` are measured on, with the
             spacing that makes them as wide as inference's; 0 is the phase's own batches.
